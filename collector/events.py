@@ -1,0 +1,146 @@
+"""What an exchange's messages mean, in one form for all exchanges.
+
+Times are integer microseconds since the epoch, UTC. Prices and sizes are the exchange's own digits, as text, untouched.
+``received_us`` is the local wall clock at receipt; every other time is the exchange's. Symbols are ``BASE_QUOTE``.
+The structs are not tracked by the garbage collector (``gc=False``): they hold only text, numbers and flat lists.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Side = Literal["buy", "sell"]
+Level = tuple[str, str]
+"""A price and the size at it; size "0" (or any zero) deletes the level."""
+
+
+class Trade(msgspec.Struct, gc=False):
+    """One public trade. ``side`` is the taker's. ``trade_id`` is an int where the exchange numbers its trades, else text.
+
+    ``first_raw_id`` and ``last_raw_id`` bound the exchange's trades that an aggregated trade stands for (None otherwise).
+    ``source`` is ``ws`` or ``rest``.
+    """
+
+    symbol: str
+    timestamp_us: int
+    price: str
+    volume: str
+    side: Side
+    trade_id: int | str
+    received_us: int
+    source: str = "ws"
+    first_raw_id: int | None = None
+    last_raw_id: int | None = None
+
+
+class BookDelta(msgspec.Struct, gc=False):
+    """A change of the order book that covers the update ids ``first_id`` … ``last_id``.
+
+    ``previous_id`` is the last id of the delta before this one, where the exchange says it (None otherwise).
+    """
+
+    symbol: str
+    timestamp_us: int
+    first_id: int
+    last_id: int
+    previous_id: int | None
+    bids: list[Level]
+    asks: list[Level]
+    received_us: int
+
+
+class BookSnapshot(msgspec.Struct, gc=False):
+    """The whole book (to a depth) as of update id ``last_id``. ``timestamp_us`` is 0 where the exchange gives no time."""
+
+    symbol: str
+    timestamp_us: int
+    last_id: int
+    bids: list[Level]
+    asks: list[Level]
+    received_us: int
+
+
+class BookTop(msgspec.Struct, gc=False):
+    """A row of ``orderbook.csv``: the best levels (best first) as of the end of one 100 ms bucket of exchange time.
+
+    ``timestamp_us`` is the exchange time of the last message that was applied in the bucket; ``update_id`` its last id.
+    A side with fewer levels than asked is shorter.
+    """
+
+    symbol: str
+    timestamp_us: int
+    bids: list[Level]
+    asks: list[Level]
+    update_id: int
+    received_us: int
+
+
+class Kline(msgspec.Struct, gc=False):
+    """The exchange's own candle. ``start_us`` is the start of its bucket; ``closed`` says that it is final."""
+
+    symbol: str
+    interval: str
+    start_us: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trades_count: int
+    taker_buy_volume: str
+    closed: bool
+    timestamp_us: int
+    received_us: int
+
+
+class Acknowledged(msgspec.Struct, gc=False):
+    """The exchange accepted the request of that id: this says nothing about whether it will deliver."""
+
+    request_id: int | str | None
+
+
+class Rejected(msgspec.Struct, gc=False):
+    """The exchange refused the request of that id (or, with None, something that it does not name)."""
+
+    request_id: int | str | None
+    code: str
+    message: str
+
+
+class ServerNotice(msgspec.Struct, gc=False):
+    """The exchange announces something about the connection itself: ``shutdown`` means that it will be closed soon."""
+
+    kind: Literal["shutdown", "heartbeat"]
+    timestamp_us: int
+    detail: str = ""
+
+
+Event = Trade | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
+
+GapCause = Literal[
+    "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected", "restart",
+    "rotation", "exchange_maintenance", "log_damaged",
+]  # fmt: skip
+GapState = Literal["open", "repaired", "partial", "unrecoverable"]
+
+
+class Gap(msgspec.Struct, gc=False):
+    """A known hole in one stream of one symbol, as the one who noticed it describes it; the ledger gives it its id.
+
+    Ids bound the missing rows inclusively; a bound that nobody knows is None. ``stream`` is a stream's name
+    (``prices``, ``orderbook``). ``expected_rows`` is exact where the exchange numbers its rows, otherwise None.
+    """
+
+    symbol: str
+    stream: str
+    cause: GapCause
+    from_us: int | None
+    to_us: int | None
+    from_id: int | None = None
+    to_id: int | None = None
+    expected_rows: int | None = None
+    state: GapState = "open"
+    detail: str = ""

@@ -1,0 +1,171 @@
+"""What an exchange is to the rest of the project: one pure object that turns words into bytes and bytes into events.
+
+Nothing here awaits, reads a clock or opens anything. Whoever does I/O asks an exchange what to send and tells it what came.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from collector.events import BookDelta, BookSnapshot, Event, Trade
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """One stream of one symbol: ``prices``, ``orderbook`` or ``klines`` of ``BASE_QUOTE``."""
+
+    stream: str
+    symbol: str
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """An instrument as the exchange lists it; ``native`` is the exchange's own spelling. ``active``: it trades now."""
+
+    symbol: str
+    native: str
+    base: str
+    quote: str
+    active: bool = True
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A REST request relative to the exchange's REST address. ``weight`` is what the exchange charges for it."""
+
+    path: str
+    params: Mapping[str, str] = {}
+    method: str = "GET"
+    body: bytes | None = None
+    weight: int = 1
+
+
+class ConnectionPlan(msgspec.Struct, frozen=True):
+    """One websocket connection: where, what to send once it is open, and what it then must deliver.
+
+    ``path`` is appended to the websocket address. ``frames`` are sent in order, not faster than the limits allow.
+    ``request_ids`` name, per frame, the id by which the exchange will acknowledge or reject it.
+    """
+
+    path: str
+    frames: tuple[str, ...]
+    subscriptions: tuple[Subscription, ...]
+    request_ids: tuple[int | str, ...] = ()
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What an exchange allows, with the source of each figure in the exchange's file.
+
+    Args:
+        streams_per_connection: how many channels one connection may carry.
+        streams_per_frame: how many channels one subscribe frame may name.
+        frames_per_s: frames a client may send each second on one connection.
+        connects_per_5_min: connections that may be opened in five minutes from one address.
+        connection_life_s: after how long the exchange closes a connection; None where it never does.
+        weight_per_min: the sum of REST weights allowed each minute from one address.
+        ping_interval_s: how often the client must send ``ping_frame``; None where websocket pings do.
+    """
+
+    streams_per_connection: int
+    streams_per_frame: int
+    frames_per_s: float
+    connects_per_5_min: int
+    connection_life_s: float | None
+    weight_per_min: int
+    ping_interval_s: float | None = None
+
+
+class BookRule(Protocol):
+    """One symbol's rule of which delta follows which: told of snapshots and deltas, it judges and keeps the last id.
+
+    Stateful and synchronous. ``apply_snapshot`` starts it over. ``judge`` returns ``apply``, ``stale`` (already in the
+    snapshot) or ``gap`` (something between is missing: the book must be resynchronised), and moves on only on ``apply``.
+    """
+
+    last_id: int | None
+
+    def apply_snapshot(self, snapshot: BookSnapshot) -> None: ...
+
+    def judge(self, delta: BookDelta) -> str: ...
+
+
+class Exchange(ABC):
+    """One exchange's dialect, websocket and REST together, for one session's symbols.
+
+    Args:
+        listings: the instruments concerned, so that native spellings can be mapped both ways.
+    """
+
+    name: str
+    ws_url: str
+    """The exchange's own websocket address; config and command line may replace it."""
+    rest_url: str
+    limits: Limits
+    trade_ids_contiguous: bool
+    """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
+    book_needs_snapshot: bool = True
+    """Whether the book starts from a REST snapshot (otherwise the stream itself delivers one)."""
+
+    def __init__(self, listings: Sequence[Listing] = ()) -> None:
+        self.symbol_of = {listing.native: listing.symbol for listing in listings}
+        self.native_of = {listing.symbol: listing.native for listing in listings}
+
+    @abstractmethod
+    def listing_request(self) -> Request:
+        """Return the request for the exchange's list of instruments."""
+
+    @abstractmethod
+    def parse_listing(self, body: bytes) -> list[Listing]:
+        """Read the answer to ``listing_request``; raise MessageError where it is not one."""
+
+    @abstractmethod
+    def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
+        """Spread the subscriptions over as few connections as the limits allow, each symbol's streams of a kind whole."""
+
+    @abstractmethod
+    def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
+        """Turn one websocket frame into events, in its order; an empty sequence where it means nothing to us.
+
+        Raises:
+            MessageError: the frame is not what the exchange's documentation allows.
+        """
+
+    @abstractmethod
+    def snapshot_request(self, symbol: str) -> Request:
+        """Return the request for the order book of a symbol, as deep as the exchange gives it."""
+
+    @abstractmethod
+    def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
+        """Read the answer to ``snapshot_request``; raise MessageError where it is not one."""
+
+    @abstractmethod
+    def book_rule(self) -> BookRule:
+        """Return a fresh rule for one symbol's book."""
+
+    @abstractmethod
+    def trades_request(self, symbol: str, from_id: int, limit: int, *, raw_trades: bool = False) -> Request | None:
+        """Return the request for up to ``limit`` trades from an id on; None where the exchange has none without a key."""
+
+    @abstractmethod
+    def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
+        """Read the answer to ``trades_request``; the trades have ``source="rest"``."""
+
+    def ping_frame(self) -> str | None:
+        """Return the text frame that keeps a connection alive; None where websocket pings do."""
+        return None
+
+    @abstractmethod
+    def channel_of(self, frame: bytes | str) -> str | None:
+        """Name the channel that a recorded frame came on, as ``channels_asked`` spells it; None for acks and the like."""
+
+    @abstractmethod
+    def channels_asked(self, path: str, frame: str | None) -> Sequence[str]:
+        """Name the channels that a client asks for by connecting to a path (``frame`` None) or by sending a frame.
+
+        This and ``channel_of`` are what the replay server filters a recording by.
+        """
+
+    @abstractmethod
+    def acknowledgement(self, frame: str) -> str | None:
+        """Return the frame by which the exchange would acknowledge a client's frame; None where it would not."""

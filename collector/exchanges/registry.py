@@ -1,0 +1,31 @@
+"""The one place that lists the exchanges by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from collector.errors import UnknownName
+from collector.exchanges.base import Exchange, Listing
+
+_CLASSES: dict[str, tuple[str, str]] = {
+    "binance": ("collector.exchanges.binance", "Binance"),
+    "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
+    "sim": ("collector.exchanges.sim", "Sim"),
+}
+
+EXCHANGES = tuple(_CLASSES)
+
+
+def exchange_class(name: str) -> type[Exchange]:
+    """Return an exchange's class, imported only now; raise UnknownName with the nearest names."""
+    if name not in _CLASSES:
+        raise UnknownName("exchange", name, list(EXCHANGES))
+    module, attribute = _CLASSES[name]
+    found: type[Exchange] = getattr(import_module(module), attribute)
+    return found
+
+
+def create_exchange(name: str, listings: Sequence[Listing] = ()) -> Exchange:
+    """Build an exchange's dialect for a session's instruments."""
+    return exchange_class(name)(listings)

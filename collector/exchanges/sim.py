@@ -1,0 +1,16 @@
+"""The built-in simulated exchange: Binance spot's dialect under a name of its own, on loopback.
+
+Everything that is collected from it says ``exchange=sim``, so that nobody takes it for a market.
+"""
+
+from __future__ import annotations
+
+from collector.exchanges.binance import Binance
+
+
+class Sim(Binance):
+    """Binance's protocol as ``collector sim`` serves it."""
+
+    name = "sim"
+    ws_url = "ws://127.0.0.1:8765"
+    rest_url = "http://127.0.0.1:8765"
