@@ -1,0 +1,229 @@
+"""The configuration: every key with its type, default and unit; ``config.toml`` beside the project documents the same keys.
+
+Order of precedence: command line (``overrides``), environment, the file, the defaults here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from collector.errors import ConfigError, nearest_names
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+
+class Daemon(_Section):
+    data_dir: Path = Path("data")
+    log_dir: Path = Path("logs")
+    stop_deadline_s: Seconds = 30
+    interrupted: Literal["resume", "close"] = "resume"
+
+
+class Logging(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    max_bytes: Count = 50_000_000
+    backup_count: Count = 10
+
+
+class SessionDefaults(_Section):
+    data_types: list[str] = ["prices", "orderbook"]
+    flush_interval_s: Seconds = 0.5
+    heartbeat_interval_s: Seconds = 10
+    max_symbols: Count = 1000
+    record_raw: bool = False
+
+
+class Buffer(_Section):
+    max_rows: Count = 500_000
+
+
+class Csv(_Section):
+    enabled: bool = True
+    max_open_files: Count = 256
+
+
+class Feed(_Section):
+    open_timeout_s: Seconds = 10
+    close_timeout_s: Seconds = 1
+    ping_interval_s: Seconds = 10
+    ping_timeout_s: Seconds = 10
+    max_message_bytes: Count = 16 * 1024 * 1024
+    max_queue_messages: Count = 4096
+    first_data_timeout_s: Seconds = 10
+    stall_timeout_s: Seconds = 60
+    reorder_grace_s: Seconds = 1
+    backoff_initial_s: Seconds = 0.5
+    backoff_cap_s: Seconds = 30
+    snapshot_timeout_s: Seconds = 10
+    snapshots_per_s: Annotated[float, Field(gt=0)] = 4
+    rest_max_bytes: Count = 64 * 1024 * 1024
+    proxy: str = ""
+
+
+class Endpoint(_Section):
+    ws_url: str = ""
+    rest_url: str = ""
+
+
+class Candles(_Section):
+    grace_s: Annotated[float, Field(ge=0)] = 2
+
+
+class QuestDB(_Section):
+    mode: Literal["embedded", "external", "off"] = "embedded"
+    ilp_host: str = "127.0.0.1"
+    ilp_port: Port = 9000
+    http_user: str = ""
+    http_password: SecretStr = SecretStr("")
+    pg_host: str = "127.0.0.1"
+    pg_port: Port = 8812
+    pg_user: str = "admin"
+    pg_password: SecretStr = SecretStr("quest")
+    pg_database: str = "qdb"
+    heap_max: str = Field(default="1g", pattern=r"^[0-9]+[mg]$")
+    start_timeout_s: Seconds = 60
+    batch_max_rows: Count = 50_000
+    batch_max_bytes: Count = 16 * 1024 * 1024
+    request_timeout_s: Seconds = 5
+    check_interval_s: Seconds = 10
+    retry_initial_s: Seconds = 0.1
+    retry_cap_s: Seconds = 30
+
+
+class Sim(_Section):
+    port: Port = 8765
+    seed: int = 1
+    rate: Annotated[float, Field(gt=0)] = 50
+    symbols: list[str] = ["BTC_USDT", "ETH_USDT"]
+
+
+class Api(_Section):
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8780
+
+
+_ENVIRONMENT = {
+    "QUESTDB_ILP_HOST": ("questdb", "ilp_host"),
+    "QUESTDB_ILP_PORT": ("questdb", "ilp_port"),
+    "QUESTDB_HTTP_USER": ("questdb", "http_user"),
+    "QUESTDB_HTTP_PASSWORD": ("questdb", "http_password"),
+    "QUESTDB_PG_HOST": ("questdb", "pg_host"),
+    "QUESTDB_PG_PORT": ("questdb", "pg_port"),
+    "QUESTDB_PG_USER": ("questdb", "pg_user"),
+    "QUESTDB_PG_PASSWORD": ("questdb", "pg_password"),
+    "QUESTDB_PG_DATABASE": ("questdb", "pg_database"),
+    "USE_CSV_STORAGE": ("csv", "enabled"),
+}
+"""The environment variables that override the file, each with its section and key."""
+
+
+class Config(BaseSettings):
+    """The whole configuration; immutable once loaded."""
+
+    model_config = SettingsConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+    daemon: Daemon = Daemon()
+    logging: Logging = Logging()
+    session: SessionDefaults = SessionDefaults()
+    buffer: Buffer = Buffer()
+    csv: Csv = Csv()
+    feed: Feed = Feed()
+    exchange: dict[str, Endpoint] = {}
+    candles: Candles = Candles()
+    questdb: QuestDB = QuestDB()
+    sim: Sim = Sim()
+    api: Api = Api()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what ``load_config`` merged: its order of precedence is the documented one."""
+        return (init_settings,)
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """Read the configuration; ``path`` None means ``config.toml`` in the working directory, or defaults without it.
+
+    Args:
+        environment: variables to look in (``os.environ`` is the caller's to pass).
+        overrides: section → key → value, as the command line gave them.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown (with the nearest one), a value is impossible.
+    """
+    environment = environment or {}
+    merged = _read_file(path)
+    for variable, (section, key) in _ENVIRONMENT.items():
+        if environment.get(variable):
+            merged.setdefault(section, {})[key] = environment[variable]
+    if environment.get("QUESTDB_ILP_HOST") or environment.get("QUESTDB_PG_HOST"):
+        merged.setdefault("questdb", {}).setdefault("mode", "external")
+    for section, values in (overrides or {}).items():
+        merged.setdefault(section, {}).update({key: value for key, value in values.items() if value is not None})
+    _refuse_line_tcp_port(merged)
+    try:
+        config = Config(**merged)
+    except ValidationError as error:
+        raise _explain(error, path) from error
+    return config
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    chosen = path or Path("config.toml")
+    if path is None and not chosen.exists():
+        return {}
+    try:
+        return tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no configuration file {chosen}.", hint="Give its path with --config.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"The configuration file {chosen} cannot be read: {error}.") from error
+
+
+def _refuse_line_tcp_port(merged: Mapping[str, Any]) -> None:
+    if str(merged.get("questdb", {}).get("ilp_port", "")) == "9009":
+        raise ConfigError(
+            "Port 9009 is ILP over TCP, which acknowledges nothing: rows that QuestDB loses would look delivered.",
+            hint="Set QUESTDB_ILP_PORT (or questdb.ilp_port) to the HTTP port, 9000 by default.",
+        )
+
+
+def _explain(error: ValidationError, path: Path | None) -> ConfigError:
+    """Turn pydantic's first complaint into a sentence that names the key, and the nearest one where it is unknown."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    where = f" in {path or 'config.toml'}"
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        nearest = nearest_names(location[-1], known)
+        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known here: {', '.join(known)}."
+        return ConfigError(f"Unknown key {key!r}{where}.", hint=hint)
+    return ConfigError(f"The value of {key!r}{where} is wrong: {first['msg']}.", hint="See the comments in config.toml.")
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else Endpoint
+        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Endpoint
+    return list(model.model_fields)
