@@ -1,0 +1,51 @@
+"""What a feed and the session that owns it say to each other: where events go, and where a feed begins."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from collector.events import BookTop, Gap, Kline, Trade
+
+
+class Sink(Protocol):
+    """Take what a feed makes of its messages; synchronous, and never waiting, because the feed calls it per message."""
+
+    def add_trade(self, trade: Trade) -> None: ...
+
+    def add_book(self, top: BookTop) -> None: ...
+
+    def add_gap(self, gap: Gap) -> None: ...
+
+    def add_kline(self, kline: Kline) -> None: ...
+
+    def observe(self, symbol: str, timestamp_us: int) -> None:
+        """Learn an exchange time that was seen on any stream of the symbol; times may come out of order."""
+        ...
+
+
+class Recorder(Protocol):
+    """Keep raw messages as they came and went.
+
+    ``kind`` is ``+`` (connected; the payload is the URL), ``-`` (disconnected; the reason), ``>`` (text sent), ``<`` (text
+    received), ``b`` (binary received) or ``GET`` (connection ``http``; the payload is ``<status> <url> <body>``).
+    """
+
+    def frame(self, received_ns: int, connection: int | str, kind: str, payload: bytes | str) -> None: ...
+
+
+class ResumePoint(msgspec.Struct, frozen=True):
+    """Where a symbol's recording ended, so that a feed goes on from there and reports what is missing between.
+
+    Args:
+        last_trade_id: the highest id in prices.csv; None where there is none, or the exchange does not number trades.
+        holes: inclusive id intervals below it that are known to be missing.
+        last_update_id: of the last row in orderbook.csv.
+        last_event_us: exchange time of the last row of any stream.
+    """
+
+    last_trade_id: int | None = None
+    holes: tuple[tuple[int, int], ...] = ()
+    last_update_id: int | None = None
+    last_event_us: int | None = None
