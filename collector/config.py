@@ -70,6 +70,7 @@ class Feed(_Section):
     snapshots_per_s: Annotated[float, Field(gt=0)] = 4
     rest_max_bytes: Count = 64 * 1024 * 1024
     proxy: str = ""
+    compression: bool = False
 
 
 class Endpoint(_Section):

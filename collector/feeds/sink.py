@@ -28,8 +28,8 @@ class Sink(Protocol):
 class Recorder(Protocol):
     """Keep raw messages as they came and went.
 
-    ``kind`` is ``+`` (connected; the payload is the URL), ``-`` (disconnected; the reason), ``>`` (text sent), ``<`` (text
-    received), ``b`` (binary received) or ``GET`` (connection ``http``; the payload is ``<status> <url> <body>``).
+    ``kind`` is ``+`` (connected; the payload is the URL), ``-`` (disconnected; the reason), ``>`` (text sent), ``<``
+    (text received), ``b`` (binary received) or ``GET`` (connection ``http``; the payload is ``<status> <url> <body>``).
     """
 
     def frame(self, received_ns: int, connection: int | str, kind: str, payload: bytes | str) -> None: ...

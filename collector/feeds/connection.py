@@ -1,0 +1,208 @@
+"""One websocket connection: the only place of the project (``sim/`` aside) that knows the websocket library.
+
+Messages are delivered by calling a function from the protocol's own callback, not through ``recv()``: the library's queue
+and the wake-up of a waiting coroutine cost 1.2 of the 4.2 µs that receiving a 210-byte frame takes
+(``bench/receive.py``). So at any moment everything that was received has been delivered, and the receiver's pace is what
+slows the sender down.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
+from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.protocol import Event
+
+from collector import config
+from collector.errors import ConfigError, ConnectionLost, ExchangeRefused
+from collector.feeds.backoff import parse_retry_after
+
+_TEXT: Final = Opcode.TEXT
+_BINARY: Final = Opcode.BINARY
+_log = logging.getLogger("collector.websocket")
+# The library logs what it also raises; an operator should read it once, from the feed.
+_log.setLevel(logging.CRITICAL)
+
+
+class Receiver(msgspec.Struct, frozen=True):
+    """Whom a connection calls: with each text message, each binary message, and once when it has ended.
+
+    The functions must not wait. What they raise ends the connection, and ``Connection.failure`` is that error.
+    """
+
+    text: Callable[[bytes], None]
+    binary: Callable[[bytes], None]
+    ended: Callable[[], None]
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a connection ended: the close code and reason on the wire, and a sentence for a person.
+
+    ``code`` is 1006 where the peer went without a word. ``ours`` says that this side began the closing.
+    """
+
+    code: int
+    reason: str
+    ours: bool
+    sentence: str
+
+
+class _Socket(ClientConnection):
+    """The library's connection, with messages handed over as they are parsed."""
+
+    receiver: Receiver
+    failure: Exception | None = None
+
+    def process_event(self, event: Event) -> None:
+        # This runs for every message; what is not a whole text message in one frame takes the long way.
+        if self.response is not None and event.opcode is _TEXT and event.fin and self.failure is None:  # type: ignore[union-attr]
+            try:
+                self.receiver.text(bytes(event.data))  # type: ignore[union-attr]
+            except Exception as error:  # noqa: BLE001 - a bug in the receiver must end this connection, and not the process
+                self._fail(error)
+        else:
+            self._process_other(event)
+
+    def _process_other(self, event: Event) -> None:
+        if self.response is None or not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+            return
+        if self.failure is not None:
+            return
+        if event.opcode is _TEXT or event.opcode is _BINARY:
+            self._opcode = event.opcode
+            self._parts = bytearray(event.data)
+        else:
+            # The protocol bounds the sum of the fragments by max_size.
+            self._parts += event.data
+        if event.fin:
+            whole, self._parts = bytes(self._parts), bytearray()
+            try:
+                (self.receiver.text if self._opcode is _TEXT else self.receiver.binary)(whole)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.response is not None:
+            self.receiver.ended()
+
+
+class _Connect(connect):
+    """The library's connector, without redirects: an exchange's address is what the configuration says."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class Connection:
+    """An open websocket connection. ``open_connection`` makes it."""
+
+    def __init__(self, socket: _Socket, url: str) -> None:
+        self._socket = socket
+        self.url = url
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.url} {self._socket.state.name}>"
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the receiver raised, where that is why the connection ended."""
+        return self._socket.failure
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the connection ended; None while it is open."""
+        return _ending(self._socket) if self._socket.connection_lost_waiter.done() else None
+
+    async def send(self, frame: str) -> None:
+        """Send one text message; raise ConnectionLost where the connection has ended."""
+        try:
+            await self._socket.send(frame)
+        except ConnectionClosed as error:
+            raise ConnectionLost(f"The connection to {self.url} ended while sending: {error}.") from error
+
+    async def close(self) -> None:
+        """Close in order: messages that arrive before the peer's answer are still delivered. Safe when it has ended."""
+        await self._socket.close()
+
+
+async def open_connection(
+    url: str, receiver: Receiver, *, settings: config.Feed, now_us: Callable[[], int]
+) -> Connection:
+    """Open a websocket connection, with every timeout and limit of the configuration and no redirects.
+
+    Args:
+        receiver: is called from the first message on, which may be before this returns.
+        now_us: the wall clock, to read a Retry-After that is a date.
+
+    Raises:
+        ExchangeRefused: the handshake was answered with an HTTP status; its ``retry_after_s`` is the exchange's.
+        ConnectionLost: nothing, or something else than a websocket server, answered.
+        ConfigError: the address or the proxy is none.
+    """
+
+    def create(*args: object, **kwargs: object) -> _Socket:
+        socket = _Socket(*args, **kwargs)  # type: ignore[arg-type]
+        socket.receiver = receiver
+        return socket
+
+    try:
+        socket = await _Connect(
+            url,
+            compression="deflate" if settings.compression else None,
+            proxy=settings.proxy or None,
+            open_timeout=settings.open_timeout_s,
+            ping_interval=settings.ping_interval_s,
+            ping_timeout=settings.ping_timeout_s,
+            close_timeout=settings.close_timeout_s,
+            max_size=settings.max_message_bytes,
+            user_agent_header="collector",
+            logger=_log,
+            create_connection=create,  # type: ignore[arg-type]
+        )
+    except (InvalidURI, InvalidProxy, ValueError) as error:
+        raise ConfigError(f"The address {url} (proxy {settings.proxy or 'none'}) is wrong: {error}.") from error
+    except InvalidStatus as error:
+        response = error.response
+        raise ExchangeRefused(
+            f"{url} answered the websocket handshake with HTTP status {response.status_code}.",
+            status=response.status_code,
+            retry_after_s=parse_retry_after(response.headers.get("Retry-After"), now_us()),
+        ) from error
+    except ssl.SSLCertVerificationError as error:
+        lost = ConnectionLost(f"The certificate of {url} is not valid: {error.verify_message}.")
+        lost.retryable = False
+        raise lost from error
+    except (OSError, InvalidHandshake, WebSocketException, EOFError) as error:
+        raise ConnectionLost(f"{url} cannot be reached: {error or type(error).__name__}.") from error
+    return Connection(socket, url)  # type: ignore[arg-type]
+
+
+def _ending(socket: _Socket) -> Ending:
+    sent, received = socket.protocol.close_sent, socket.protocol.close_rcvd
+    if received is not None and (sent is None or socket.protocol.close_rcvd_then_sent):
+        return Ending(received.code, received.reason, ours=False, sentence=f"closed by the server ({received})")
+    if sent is not None and sent.code != 1000:
+        return Ending(sent.code, sent.reason, ours=True, sentence=f"given up ({sent})")
+    if sent is not None:
+        return Ending(sent.code, sent.reason, ours=True, sentence="closed by us")
+    cause = socket.connection_exc
+    return Ending(1006, "", ours=False, sentence=f"broken off ({cause})" if cause else "broken off")
