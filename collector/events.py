@@ -35,6 +35,18 @@ class Trade(msgspec.Struct, gc=False):
     last_raw_id: int | None = None
 
 
+class OffBookPrint(msgspec.Struct, gc=False):
+    """A print that took a number of the exchange's trade ids and is no trade of the book (insurance fund, ADL).
+
+    It is not recorded; whoever watches the ids counts its number as seen, so that it isn't taken for a lost trade.
+    """
+
+    symbol: str
+    timestamp_us: int
+    trade_id: int
+    received_us: int
+
+
 class BookDelta(msgspec.Struct, gc=False):
     """A change of the order book that covers the update ids ``first_id`` … ``last_id``.
 
@@ -118,7 +130,7 @@ class ServerNotice(msgspec.Struct, gc=False):
     detail: str = ""
 
 
-Event = Trade | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
+Event = Trade | OffBookPrint | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
 
 GapCause = Literal[
     "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected", "restart",

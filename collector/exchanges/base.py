@@ -1,6 +1,7 @@
 """What an exchange is to the rest of the project: one pure object that turns words into bytes and bytes into events.
 
-Nothing here awaits, reads a clock or opens anything. Whoever does I/O asks an exchange what to send and tells it what came.
+Nothing here awaits, reads a clock or opens anything. Whoever does I/O asks an exchange what to send, and tells it what
+came.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class BookRule(Protocol):
     """One symbol's rule of which delta follows which: told of snapshots and deltas, it judges and keeps the last id.
 
     Stateful and synchronous. ``apply_snapshot`` starts it over. ``judge`` returns ``apply``, ``stale`` (already in the
-    snapshot) or ``gap`` (something between is missing: the book must be resynchronised), and moves on only on ``apply``.
+    snapshot) or ``gap`` (something between is missing: the book must be resynchronised), and moves on only on
+    ``apply``.
     """
 
     last_id: int | None
@@ -121,7 +123,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
-        """Spread the subscriptions over as few connections as the limits allow, each symbol's streams of a kind whole."""
+        """Spread the subscriptions over as few connections as the limits allow, a symbol's streams of a kind together."""
 
     @abstractmethod
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
@@ -145,7 +147,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def trades_request(self, symbol: str, from_id: int, limit: int, *, raw_trades: bool = False) -> Request | None:
-        """Return the request for up to ``limit`` trades from an id on; None where the exchange has none without a key."""
+        """Return the request for up to ``limit`` trades from an id on; None where that takes a key."""
 
     @abstractmethod
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
@@ -157,7 +159,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def channel_of(self, frame: bytes | str) -> str | None:
-        """Name the channel that a recorded frame came on, as ``channels_asked`` spells it; None for acks and the like."""
+        """Name the channel that a recorded frame came on, as ``channels_asked`` spells it; None for acks and so on."""
 
     @abstractmethod
     def channels_asked(self, path: str, frame: str | None) -> Sequence[str]:
