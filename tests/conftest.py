@@ -1,0 +1,115 @@
+"""Fixtures for all tests: a real QuestDB server that the test run starts itself, on ports that the system chose."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from collector.config import QuestDB
+from collector.errors import InstallError
+from collector.storage.embedded import EmbeddedServer
+from collector.storage.migrations import migrate
+from collector.storage.sql import Connection, connect
+
+START_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class RunningQuestDB:
+    """A migrated server that runs, with everything that a test needs to talk to it."""
+
+    server: EmbeddedServer
+    settings: QuestDB
+
+    @property
+    def root(self) -> Path:
+        return self.server.root
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.settings.ilp_host}:{self.settings.ilp_port}"
+
+    @property
+    def user(self) -> str:
+        return self.settings.http_user
+
+    @property
+    def password(self) -> str:
+        return self.settings.http_password.get_secret_value()
+
+    @property
+    def pid(self) -> int | None:
+        return self.server.status().pid
+
+    def connect(self) -> Connection:
+        """Open a connection of PG wire as the administrator."""
+        return connect(self.settings)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ask the system for ports that are free now; another process may take one before it is used."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+    finally:
+        for probe in sockets:
+            probe.close()
+
+
+def started_server(root: Path, extra_environment: Mapping[str, str] | None = None) -> EmbeddedServer:
+    """Install and start a server of its own in a folder, on other ports where somebody was faster."""
+    for attempt in range(START_ATTEMPTS):
+        http_port, pg_port = free_ports(2)
+        server = EmbeddedServer(
+            root,
+            http_port=http_port,
+            pg_port=pg_port,
+            heap_max="512m",
+            extra_environment={"QDB_DEV_MODE_ENABLED": "true", **(extra_environment or {})},
+        )
+        server.install()
+        try:
+            server.start()
+        except InstallError:
+            server.stop()
+            if attempt == START_ATTEMPTS - 1:
+                raise
+        else:
+            return server
+    raise AssertionError("unreachable")
+
+
+@pytest.fixture(scope="session")
+def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB]:
+    """Run one migrated server for all tests that don't kill or alter it; tests keep apart by their session ids."""
+    server = started_server(tmp_path_factory.mktemp("questdb"))
+    try:
+        settings = server.settings()
+        migrate(settings)
+        yield RunningQuestDB(server, settings)
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def questdb_server(tmp_path: Path) -> Iterator[Callable[..., RunningQuestDB]]:
+    """Make servers that a test may kill, stop, fill or alter; each call starts another one, migrated unless told not to."""
+    servers: list[EmbeddedServer] = []
+
+    def make(*, migrated: bool = True, extra_environment: Mapping[str, str] | None = None) -> RunningQuestDB:
+        server = started_server(tmp_path / f"questdb-{len(servers)}", extra_environment)
+        servers.append(server)
+        settings = server.settings()
+        if migrated:
+            migrate(settings)
+        return RunningQuestDB(server, settings)
+
+    yield make
+    for server in servers:
+        server.stop()
