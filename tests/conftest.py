@@ -85,6 +85,12 @@ def started_server(root: Path, extra_environment: Mapping[str, str] | None = Non
     raise AssertionError("unreachable")
 
 
+@pytest.fixture
+def free_port() -> int:
+    """Give a port of loopback on which nobody listens."""
+    return free_ports(1)[0]
+
+
 @pytest.fixture(scope="session")
 def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB]:
     """Run one migrated server for all tests that don't kill or alter it; tests keep apart by their session ids."""
@@ -99,7 +105,7 @@ def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB
 
 @pytest.fixture
 def questdb_server(tmp_path: Path) -> Iterator[Callable[..., RunningQuestDB]]:
-    """Make servers that a test may kill, stop, fill or alter; each call starts another one, migrated unless told not to."""
+    """Make servers that a test may kill, stop, fill or alter; each call starts another one."""
     servers: list[EmbeddedServer] = []
 
     def make(*, migrated: bool = True, extra_environment: Mapping[str, str] | None = None) -> RunningQuestDB:
