@@ -1,8 +1,8 @@
 """Candles from trades, exact whatever the grouping: one symbol of one session.
 
 Trades fold only into 1m buckets; 5m … 1d fold from 1m candles. Whatever a candle holds is independent of the order in
-which its trades arrive and of how they are cut into batches: sums are exact decimals, open and close belong to the first
-and last trade by (exchange time, trade id or ``seq``), high and low are compared as numbers.
+which its trades arrive and of how they are cut into batches: sums are exact decimals, open and close belong to the
+first and last trade by (exchange time, trade id or ``seq``), high and low are compared as numbers.
 
 What is kept in memory is bounded: open buckets, and closed ones until ``keep_us`` of exchange time after their end. A
 trade later than that makes its minute *stale*: at the next ``close_due`` the minute is read again from the log
@@ -40,7 +40,7 @@ def plain(number: Decimal) -> str:
 
 
 class Candle(msgspec.Struct, frozen=True, gc=False):
-    """A row of ``ohlcv.csv`` without its ``seq``: ``timestamp_us`` is the bucket's start, prices have the exchange's digits.
+    """A row of ``ohlcv.csv`` without its ``seq``. ``timestamp_us`` is the bucket's start.
 
     ``coverage`` is ``full``, ``partial`` (the session's first or last) or ``gap``; ``source`` is ``rest`` as soon as
     one of its trades came from there. ``revision`` counts the rows of one key, from 0.
@@ -565,7 +565,7 @@ class Aggregator:
             bucket.closed = bucket.changed = row.is_closed
 
     def _refold(self, rows: dict[tuple[str, int], Candle], starts: set[int]) -> None:
-        """Fold what stands above some minutes again from 1m candles: those in memory, for the rest their closed rows."""
+        """Fold what stands above some minutes again from 1m candles: those in memory, else their closed rows."""
         closed = (candle for candle in rows.values() if candle.interval == "1m" and candle.is_closed)
         minutes = {candle.timestamp_us: _bucket_of_row(candle) for candle in closed}
         minutes.update((start, bucket) for start, bucket in self._minutes.items() if bucket.closed)
