@@ -1,0 +1,305 @@
+"""CSV lines → ILP lines (the InfluxDB line protocol, as QuestDB reads it over HTTP). Pure.
+
+The digits go from one text to the other untouched, without a detour through floats: QuestDB parses a decimal exactly.
+A chunk of plain lines is turned column by column (about 0.6 µs a row); a chunk with anything unusual in it (a quote, a
+space, a missing field) goes line by line, with escaping, and names the rows that no table could take.
+
+Source of the syntax: https://questdb.com/docs/reference/api/ilp/overview/ (tags, then fields, then the timestamp).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from collector.streams import Column, Kind, Stream
+
+_CHUNK_BYTES = 16 * 1024  # a chunk's strings stay in the processor's cache: 0.55 µs a row against 1.3 at 500 kB
+
+_PLAIN = bytes(sorted({ord("\n"), *range(0x21, 0x7F)} - set(b'"\\=')))
+"""The bytes that need no escaping anywhere; the rest sends a chunk down the slow path."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+_VALID = {
+    Kind.TIMESTAMP: re.compile(r"[0-9]{1,18}"),
+    Kind.DOUBLE: re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"),
+    Kind.LONG: re.compile(r"-?[0-9]{1,19}"),
+    Kind.BOOLEAN: re.compile(r"true|false"),
+}
+
+_OPENING = {Kind.VARCHAR: '"'}
+_CLOSING = {Kind.TIMESTAMP: "t", Kind.LONG: "i", Kind.VARCHAR: '"'}
+
+_TAG_ESCAPES = str.maketrans({character: f"\\{character}" for character in " ,=\\"})
+_STRING_ESCAPES = str.maketrans({character: f"\\{character}" for character in '"\\'})
+
+
+class Refused(NamedTuple):
+    """A CSV line that no table could take: its index among the lines given, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Encoded:
+    """What some CSV lines became.
+
+    ``kept`` lists the indices of the CSV lines that ``body`` holds, in its order; None means all of them. ``seqs`` and
+    ``times`` bound the encoded rows (None where there are none); ``last_seq`` is the last ``seq`` that could be read.
+    """
+
+    body: bytes = b""
+    rows: int = 0
+    lines: int = 0
+    kept: list[int] | None = None
+    refused: list[Refused] = field(default_factory=list)
+    seqs: tuple[int, int] | None = None
+    times: tuple[int, int] | None = None
+    last_seq: int | None = None
+
+    def line_of(self, row: int) -> int:
+        """Return the index of the CSV line that row ``row`` (from 0) of the body came from."""
+        return row if self.kept is None else self.kept[row]
+
+
+class _Part(NamedTuple):
+    """How one CSV column is written: what stands before and after its value."""
+
+    position: int
+    kind: Kind
+    before: str
+    after: str
+
+
+class Encoder:
+    """Encode the lines of one CSV file.
+
+    Args:
+        stream: what the file holds.
+        tags: the columns that the file's place says (``session_id``, ``exchange``, ``symbol``), in the table's order.
+        columns: the names in the file's header where they differ from the stream's (an older or newer file); columns
+            that the stream does not know are left out.
+    """
+
+    def __init__(self, stream: Stream, tags: Mapping[str, str], columns: Sequence[str] | None = None) -> None:
+        names = list(columns) if columns is not None else [column.name for column in stream.columns]
+        known = {column.name: column for column in stream.columns}
+        positions = {name: index for index, name in enumerate(names) if name in known}
+        for required in (stream.timestamp.name, "seq"):
+            if required not in positions:
+                raise ValueError(f"the header has no column {required!r}")
+        self._stream = stream
+        self._fields = len(names)
+        self._time_index = positions[stream.timestamp.name]
+        self._seq_index = positions["seq"]
+        self._prefix = stream.table + "".join(f",{name}={escape_tag(value)}" for name, value in tags.items())
+        self._parts = self._order([(index, known[name]) for name, index in positions.items()])
+        self._key_indices = [
+            positions[column.name] for column in stream.columns if column.in_database in stream.keys
+        ]  # the keys that are not in the file are the file's own tags, equal on every line
+
+    def _order(self, columns: Sequence[tuple[int, Column]]) -> list[_Part]:
+        """Return the parts in ILP's order: tags, ``seq`` (never empty, so it begins the fields), the other fields."""
+        rest = [(index, column) for index, column in columns if index not in (self._time_index, self._seq_index)]
+        tags = [_Part(i, c.kind, f",{c.in_database}=", "") for i, c in rest if c.kind is Kind.SYMBOL]
+        fields = [
+            _Part(i, c.kind, f",{c.in_database}={_OPENING.get(c.kind, '')}", _CLOSING.get(c.kind, ""))
+            for i, c in rest
+            if c.kind is not Kind.SYMBOL
+        ]
+        return [*tags, _Part(self._seq_index, Kind.LONG, " seq=", "i"), *fields]
+
+    def encode(self, content: bytes, *, oldest_us: int | None = None) -> Encoded:
+        """Encode whole CSV lines, each with its newline.
+
+        In a keyed stream only the last line of each key is encoded. Rows older than ``oldest_us`` are left out (they
+        are below the table's retention).
+        """
+        if self._stream.keyed or oldest_us is not None:
+            return self._encode_lines(content, oldest_us)
+        pieces = [self._encode_chunk(chunk) for chunk in _chunks(content)]
+        return pieces[0] if len(pieces) == 1 else _joined(pieces)
+
+    def seq_of(self, line: bytes) -> int | None:
+        """Return the ``seq`` of one CSV line; None where it cannot be read."""
+        fields = _fields_of(line.decode("utf-8", "replace").rstrip("\n"))
+        try:
+            return int(fields[self._seq_index])
+        except (IndexError, ValueError):
+            return None
+
+    def _encode_chunk(self, chunk: bytes) -> Encoded:
+        if not chunk.translate(None, _PLAIN):
+            encoded = self._encode_columns(chunk)
+            if encoded is not None:
+                return encoded
+        return self._encode_lines(chunk, None)
+
+    def _encode_columns(self, chunk: bytes) -> Encoded | None:
+        """Encode a chunk of plain lines column by column; None where a line is not as it should be."""
+        fields = chunk.replace(b"\n", b",\n,").decode("ascii").split(",")
+        fields.pop()
+        stride = self._fields + 1
+        ends = fields[self._fields :: stride]
+        rows = len(ends)
+        if len(fields) != rows * stride or ends.count("\n") != rows:
+            return None
+        stamps = fields[self._time_index :: stride]
+        seqs = fields[self._seq_index :: stride]
+        try:
+            times = list(map(int, stamps))
+            first, last = int(seqs[0]), int(seqs[-1])
+        except ValueError:
+            return None
+        has_empty = chunk.startswith(b",") or b",," in chunk or b",\n" in chunk
+        if has_empty and "" in seqs:
+            return None
+        literals, columns = self._columns(fields, stride, has_empty)
+        columns.append(stamps)
+        body = _interleave(literals, columns, ends).encode("ascii")
+        return Encoded(body, rows, rows, None, [], (first, last), (min(times), max(times)), last)
+
+    def _columns(self, fields: list[str], stride: int, has_empty: bool) -> tuple[list[str], list[list[str]]]:
+        """Return the constant text before each column and the columns' values; an empty field is left out."""
+        literals: list[str] = []
+        columns: list[list[str]] = []
+        between = self._prefix
+        for index, _, before, after in self._parts:
+            values = fields[index::stride]
+            if has_empty and "" in values:
+                if not any(values):
+                    continue
+                values = [f"{before}{value}{after}" if value else "" for value in values]
+                literals.append(between)
+                between = ""
+            else:
+                literals.append(between + before)
+                between = after
+            columns.append(values)
+        literals.append(between + " ")
+        return literals, columns
+
+    def _encode_lines(self, content: bytes, oldest_us: int | None) -> Encoded:
+        """Encode line by line, with escaping, naming the lines that cannot be encoded."""
+        lines = content.split(b"\n")
+        lines.pop()
+        result = Encoded(lines=len(lines))
+        encoded: dict[object, tuple[int, str, int, int]] = {}
+        for index, line in enumerate(lines):
+            try:
+                fields = self._checked(line)
+            except ValueError as error:
+                result.refused.append(Refused(index, str(error)))
+                continue
+            stamp, seq = int(fields[self._time_index]), int(fields[self._seq_index])
+            result.last_seq = seq
+            key = tuple(fields[i] for i in self._key_indices) if self._stream.keyed else index
+            encoded.pop(key, None)  # the last line of a key counts, and stands where the last one stood
+            if oldest_us is None or stamp >= oldest_us:
+                encoded[key] = (index, self._line(fields), stamp, seq)
+        rows = list(encoded.values())
+        result.body = "".join([row[1] for row in rows]).encode()
+        result.rows = len(rows)
+        result.kept = [row[0] for row in rows]
+        if rows:
+            result.seqs = (min(row[3] for row in rows), max(row[3] for row in rows))
+            result.times = (min(row[2] for row in rows), max(row[2] for row in rows))
+        return result
+
+    def _checked(self, line: bytes) -> list[str]:
+        """Return a line's fields; raise ValueError with the reason where no table could take them."""
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError("not UTF-8") from None
+        if _CONTROL.search(text):
+            raise ValueError("a control character")
+        fields = _fields_of(text)
+        if len(fields) != self._fields:
+            raise ValueError(f"{len(fields)} fields instead of {self._fields}")
+        if not fields[self._time_index] or not fields[self._seq_index]:
+            raise ValueError("no timestamp or no seq")
+        if not _VALID[Kind.TIMESTAMP].fullmatch(fields[self._time_index]):
+            raise ValueError(f"{fields[self._time_index][:100]!r} is no TIMESTAMP")
+        for index, kind, _, _ in self._parts:
+            valid = _VALID.get(kind)
+            if fields[index] and valid and not valid.fullmatch(fields[index]):
+                raise ValueError(f"{fields[index][:100]!r} is no {kind.value}")
+        return fields
+
+    def _line(self, fields: Sequence[str]) -> str:
+        pieces = [self._prefix]
+        for index, kind, before, after in self._parts:
+            value = fields[index]
+            if value:
+                escapes = {Kind.SYMBOL: _TAG_ESCAPES, Kind.VARCHAR: _STRING_ESCAPES}.get(kind)
+                pieces += (before, value.translate(escapes) if escapes else value, after)
+        return f"{''.join(pieces)} {fields[self._time_index]}\n"
+
+
+def escape_tag(value: str) -> str:
+    """Return a symbol's value as ILP writes it.
+
+    Raises:
+        ValueError: it is empty, or holds a character that ILP has no way to write.
+    """
+    if not value or _CONTROL.search(value):
+        raise ValueError(f"{value!r} cannot be a tag")
+    return value.translate(_TAG_ESCAPES)
+
+
+def _fields_of(text: str) -> list[str]:
+    return next(csv.reader((text,)), [""]) if '"' in text else text.split(",")
+
+
+def _interleave(literals: list[str], columns: list[list[str]], ends: list[str]) -> str:
+    """Join constant, value, constant, value, … newline, row by row."""
+    rows, stride = len(ends), 2 * len(columns) + 1
+    pieces: list[str] = [""] * (stride * rows)
+    for place, (literal, values) in enumerate(zip(literals, columns, strict=True)):
+        pieces[2 * place :: stride] = [literal] * rows
+        pieces[2 * place + 1 :: stride] = values
+    pieces[stride - 1 :: stride] = ends
+    return "".join(pieces)
+
+
+def _chunks(content: bytes) -> list[bytes]:
+    """Cut at line ends into chunks of about 16 kB (a longer line makes a longer chunk)."""
+    if len(content) <= _CHUNK_BYTES:
+        return [content]
+    chunks = []
+    start = 0
+    while start < len(content):
+        end = content.rfind(b"\n", start, start + _CHUNK_BYTES) + 1 or content.find(b"\n", start) + 1
+        chunks.append(content[start:end])
+        start = end
+    return chunks
+
+
+def _joined(pieces: Sequence[Encoded]) -> Encoded:
+    whole = Encoded(body=b"".join([piece.body for piece in pieces]))
+    if any(piece.kept is not None for piece in pieces):
+        whole.kept = []
+    for piece in pieces:
+        if whole.kept is not None:
+            kept = range(piece.rows) if piece.kept is None else piece.kept
+            whole.kept.extend([whole.lines + index for index in kept])
+        whole.refused.extend([Refused(whole.lines + line, reason) for line, reason in piece.refused])
+        whole.rows += piece.rows
+        whole.lines += piece.lines
+        whole.last_seq = piece.last_seq if piece.last_seq is not None else whole.last_seq
+    whole.seqs = _bounds([piece.seqs for piece in pieces])
+    whole.times = _bounds([piece.times for piece in pieces])
+    return whole
+
+
+def _bounds(pairs: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
+    present = [pair for pair in pairs if pair is not None]
+    if not present:
+        return None
+    return min(pair[0] for pair in present), max(pair[1] for pair in present)
