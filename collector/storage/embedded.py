@@ -209,6 +209,24 @@ class EmbeddedServer:
             raise InstallError(f"The embedded QuestDB cannot be installed in {self.root}: {error}.") from error
         return fetched or any(generated)
 
+    def problems(self) -> list[str]:
+        """Return what keeps this installation from being whole, one sentence each; changes nothing."""
+        found = []
+        if not self.jar.is_file():
+            found.append(f"QuestDB {VERSION} is not installed in {self.root}.")
+        elif _sha256(self.jar) != SHA256:
+            found.append(f"{self.jar} is not the pinned one: its SHA-256 differs.")
+        for path in (self._password_file, self._reader_password_file):
+            if not path.is_file():
+                found.append(f"The password file {path} is missing.")
+            elif path.stat().st_mode & 0o077:
+                found.append(f"The password file {path} can be read by others.")
+        try:
+            find_java()
+        except InstallError as error:
+            found.append(str(error))
+        return found
+
     def _make_folders(self) -> None:
         for folder in (self.root, self._conf, self._log, self.root / "tmp"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

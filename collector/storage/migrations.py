@@ -221,6 +221,15 @@ class MigrationRunner:
             "(version INT, name VARCHAR, checksum VARCHAR, applied_at TIMESTAMP, execution_ms LONG)"
         )
 
+    @property
+    def prepared(self) -> bool:
+        return MIGRATIONS_TABLE in self._existing()
+
+    def missing_tables(self) -> list[str]:
+        """Return the tables that the applied migrations made and that are gone."""
+        existing = self._existing()
+        return [table for table in final_tables(self.applied()) if table not in existing]
+
     def applied(self) -> list[Migration]:
         """Return the migrations that have run.
 
