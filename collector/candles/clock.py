@@ -24,7 +24,7 @@ class ExchangeClock:
         self._readings: dict[str, _Reading] = {}
 
     def observe(self, symbol: str, timestamp_us: int, monotonic_s: float) -> None:
-        """Take note of an event's exchange time (µs) and of when it was seen; an older time than the last is ignored."""
+        """Take note of an event's exchange time (µs) and of when it was seen; one older than the last is ignored."""
         reading = self._readings.get(symbol)
         if reading is None:
             self._readings[symbol] = _Reading(timestamp_us, monotonic_s)

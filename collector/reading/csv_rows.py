@@ -1,0 +1,338 @@
+"""A session's CSV files, read back: all segments of a stream, in batches, whatever their length.
+
+A last line without its newline is one that is still being written, or was torn by a crash: it is not a row. Files whose
+columns are fewer (written by an earlier version) or more (by a later one) are read by the names in their header.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote
+
+import msgspec
+
+from collector.candles.aggregator import EXACT, Candle, Ticks
+from collector.errors import LogError
+from collector.events import Trade
+from collector.storage.csv_log import symbol_folder
+from collector.streams import OHLCV, PRICES, Stream
+
+_CHUNK_BYTES = 1 << 21
+_TAIL_BYTES = 1 << 18
+DEFAULT_BATCH_ROWS = 20_000
+
+Row = list[str]
+
+
+class Batch(msgspec.Struct, gc=False):
+    """Rows of one segment, one after the other; ``first_line`` is the number of the first one's line (header: 1)."""
+
+    path: Path
+    first_line: int
+    rows: list[Row]
+
+
+def stream_folder(directory: Path, stream: Stream, symbol: str | None) -> Path:
+    """Return the folder that holds a stream's files."""
+    return directory / symbol_folder(symbol) if stream.per_symbol and symbol is not None else directory
+
+
+def segments(directory: Path, stream: Stream, symbol: str | None = None) -> list[Path]:
+    """Return the files of a stream that exist: closed segments by their first ``seq``, then the live one."""
+    folder = stream_folder(directory, stream, symbol)
+    stem = stream.file.removesuffix(".csv")
+    pattern = re.compile(rf"{re.escape(stem)}\.(\d{{12,}})\.csv(\.gz)?")
+    closed: dict[int, Path] = {}
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in names:  # the plain file sorts before its compressed copy, and is the whole one of the two
+        match = pattern.fullmatch(name)
+        if match:
+            closed.setdefault(int(match[1]), folder / name)
+    live = folder / stream.file
+    return [closed[seq] for seq in sorted(closed)] + ([live] if live.is_file() else [])
+
+
+def symbols_in(directory: Path, stream: Stream) -> list[str]:
+    """Return the symbols of a session that have files of a stream."""
+    folders = sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
+    return [symbol for symbol in (unquote(path.name) for path in folders) if segments(directory, stream, symbol)]
+
+
+def read_batches(
+    directory: Path,
+    stream: Stream,
+    symbol: str | None = None,
+    *,
+    until_seq: int | None = None,
+    batch_rows: int = DEFAULT_BATCH_ROWS,
+) -> Iterator[Batch]:
+    """Read a stream's rows in file order, in constant memory; a missing stream gives nothing.
+
+    Args:
+        until_seq: the last row to read (a durable position of a running session); None reads to the end.
+
+    Raises:
+        LogError: a file cannot be read, is not of this stream, or has a line of another number of fields.
+    """
+    seq_index = stream.seq_index
+    for path in segments(directory, stream, symbol):
+        for batch in read_file(path, stream, batch_rows=batch_rows):
+            if until_seq is not None and int(batch.rows[-1][seq_index] or 0) > until_seq:
+                batch.rows = [row for row in batch.rows if int(row[seq_index] or 0) <= until_seq]
+                if batch.rows:
+                    yield batch
+                return
+            yield batch
+
+
+def read_rows(
+    directory: Path, stream: Stream, symbol: str | None = None, *, until_seq: int | None = None
+) -> Iterator[Row]:
+    """Read a stream's rows one by one; raises what ``read_batches`` raises."""
+    for batch in read_batches(directory, stream, symbol, until_seq=until_seq):
+        yield from batch.rows
+
+
+def read_file(path: Path, stream: Stream, *, batch_rows: int = DEFAULT_BATCH_ROWS, offset: int = 0) -> Iterator[Batch]:
+    """Read one segment, from the start of a line at ``offset`` on (lines then count from there).
+
+    Raises:
+        LogError: as ``read_batches``.
+    """
+    try:
+        with open_segment(path) as file:
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return
+            positions = _positions(path, header, stream)
+            if offset > len(header):
+                file.seek(offset)
+            line = 2
+            for rows in _split(path, _cut(file), len(header.split(b","))):
+                for begin in range(0, len(rows), batch_rows):
+                    part = rows[begin : begin + batch_rows]
+                    yield Batch(path, line, part if positions is None else [_arrange(row, positions) for row in part])
+                    line += len(part)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, gzip.BadGzipFile) as error:
+        raise LogError(f"{path} cannot be read: {error}.") from error
+
+
+def open_segment(path: Path) -> IO[bytes]:
+    """Open a segment for reading bytes, compressed or not."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _positions(path: Path, header: bytes, stream: Stream) -> list[int | None] | None:
+    """Return where each of the stream's columns stands in the file; None where all stand as declared."""
+    if header.decode() == stream.header:
+        return None
+    names = header.decode().rstrip("\r\n").split(",")
+    if "seq" not in names or names[0] != stream.timestamp.name:
+        raise LogError(
+            f"{path} does not have the columns of {stream.name}.",
+            hint="Older files are taken by `collector import PATH`.",
+        )
+    return [names.index(column.name) if column.name in names else None for column in stream.columns]
+
+
+def _arrange(row: Row, positions: Sequence[int | None]) -> Row:
+    return ["" if position is None else row[position] for position in positions]
+
+
+def _cut(file: IO[bytes]) -> Iterator[bytes]:
+    """Return a file's bytes in chunks that end with a newline; an unfinished last line is left out."""
+    rest = b""
+    while chunk := file.read(_CHUNK_BYTES):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield rest + chunk[:end]
+            rest = chunk[end:]
+        else:
+            rest += chunk
+
+
+def _split(path: Path, chunks: Iterator[bytes], width: int) -> Iterator[list[Row]]:
+    """Split chunks into fields; from the first quoted field on, the rest of the file goes through the csv module."""
+    line = 2
+    for chunk in chunks:
+        if b'"' in chunk:
+            yield from _split_quoted(path, chunk, chunks, width, line)
+            return
+        rows = [text.split(",") for text in chunk.decode().split("\n")]
+        rows.pop()
+        if set(map(len, rows)) != {width}:
+            _refuse_width(path, rows, width, line)
+        yield rows
+        line += len(rows)
+
+
+def _split_quoted(path: Path, chunk: bytes, chunks: Iterator[bytes], width: int, line: int) -> Iterator[list[Row]]:
+    def lines() -> Iterator[str]:
+        for part in (chunk, *chunks):
+            yield from part.decode().splitlines(keepends=True)
+
+    rows: list[Row] = []
+    for row in csv.reader(lines(), strict=False):
+        rows.append(row)
+        if len(rows) == DEFAULT_BATCH_ROWS:
+            _refuse_width(path, rows, width, line)
+            yield rows
+            line += len(rows)
+            rows = []
+    if rows:
+        _refuse_width(path, rows, width, line)
+        yield rows
+
+
+def _refuse_width(path: Path, rows: Sequence[Row], width: int, first_line: int) -> None:
+    for line, row in enumerate(rows, first_line):
+        if len(row) != width:
+            raise LogError(f"Line {line} of {path} has {len(row)} fields, its header {width}.")
+
+
+# trades and candles out of rows
+
+
+def to_trade(symbol: str, row: Sequence[str]) -> Trade:
+    """Turn a row of ``prices.csv`` into the trade it stands for; raise ValueError where it is none."""
+    return Trade(
+        symbol,
+        int(row[0]),
+        row[1],
+        row[2],
+        row[4],  # type: ignore[arg-type]  # the log holds what the parser allowed
+        row[5],
+        int(row[7]) if row[7] else 0,
+        row[8] or "ws",
+        int(row[9]) if row[9] else None,
+        int(row[10]) if row[10] else None,
+    )
+
+
+def to_ticks(symbol: str, rows: Sequence[Row]) -> Ticks:
+    """Turn rows of ``prices.csv`` into what the aggregator folds; raise ValueError where one is no trade."""
+    trades = [to_trade(symbol, row) for row in rows]
+    with localcontext(EXACT):
+        quotes = [Decimal(row[3]) if row[3] else Decimal(row[1]) * Decimal(row[2]) for row in rows]
+    return Ticks(trades, [int(row[6]) for row in rows], quotes)
+
+
+class CsvHistory:
+    """One symbol's log as the candles' aggregator reads it back (``collector.candles.aggregator.History``).
+
+    Reads from the end of the files backward, so that the cost is that of the time asked for, not of the session's age.
+    """
+
+    def __init__(self, directory: Path, symbol: str) -> None:
+        self._directory = directory
+        self._symbol = symbol
+
+    def first_timestamp_us(self) -> int | None:
+        """Return the time of the first trade in the log; None where there is none."""
+        batch = next(read_batches(self._directory, PRICES, self._symbol, batch_rows=1), None)
+        return None if batch is None else int(batch.rows[0][0])
+
+    def last_timestamp_us(self) -> int | None:
+        """Return the time of the newest trade in the log; None where there is none."""
+        newest: int | None = None
+        for path in reversed(segments(self._directory, PRICES, self._symbol)):
+            for rows in _backward(path, PRICES):
+                newest = max((int(row[0]) for row in rows), default=newest)
+                if _witnesses(PRICES, rows):
+                    return newest
+        return newest
+
+    def tail(self, from_us: int) -> Iterator[Ticks]:
+        """Return, in file order, all trades at or after a time, and whatever older ones stand between them."""
+        for rows in _rows_from(self._directory, PRICES, self._symbol, from_us):
+            yield to_ticks(self._symbol, rows)
+
+    def candles(self, from_us: int) -> Iterator[Candle]:
+        """Return, in file order, the candle rows whose bucket starts at or after a time."""
+        for rows in _rows_from(self._directory, OHLCV, self._symbol, from_us):
+            for row in rows:
+                if int(row[0]) >= from_us:
+                    yield Candle.from_row(row)
+
+
+def _witnesses(stream: Stream, rows: Sequence[Row]) -> list[int]:
+    """Return the times of the rows that stand in the file in the order of their times, or nearly.
+
+    Rows that a repair added are of any age, so they say nothing about what stands before them; neither do revisions,
+    nor the candles of higher intervals, which are written when they end.
+    """
+    if stream is PRICES:
+        return [int(row[0]) for row in rows if row[8] != "rest"]
+    return [int(row[0]) for row in rows if row[1] == "1m" and row[14] != "rest" and row[15] == "0"]
+
+
+def _rows_from(directory: Path, stream: Stream, symbol: str, from_us: int) -> Iterator[list[Row]]:
+    """Return the rows from the first one at or after a time on: where those begin is searched backward."""
+    begin: list[tuple[Path, int]] = []
+    for path in reversed(segments(directory, stream, symbol)):
+        offset, older = _search(path, stream, from_us)
+        begin.append((path, offset))
+        if older:
+            break
+    started = False
+    for path, offset in reversed(begin):
+        for batch in read_file(path, stream, offset=offset):
+            first = 0 if started else next((i for i, row in enumerate(batch.rows) if int(row[0]) >= from_us), None)
+            if first is not None:
+                started = True
+                yield batch.rows[first:]
+
+
+def _search(path: Path, stream: Stream, from_us: int) -> tuple[int, bool]:
+    """Return the offset to read a segment from, and whether everything before it is older than the time."""
+    offset = _size(path)
+    for rows, begin in _stretches(path, stream):
+        times = _witnesses(stream, rows)
+        if times and max(times) < from_us and all(int(row[0]) < from_us for row in rows):
+            return offset, True
+        offset = begin
+    return 0, False
+
+
+def _backward(path: Path, stream: Stream) -> Iterator[list[Row]]:
+    for rows, _ in _stretches(path, stream):
+        yield rows
+
+
+def _stretches(path: Path, stream: Stream) -> Iterator[tuple[list[Row], int]]:
+    """Return a segment's rows stretch by stretch from its end, each with its offset; a compressed one in one piece."""
+    if path.suffix == ".gz":
+        rows = [row for batch in read_file(path, stream) for row in batch.rows]
+        if rows:
+            yield rows, 0
+        return
+    try:
+        with path.open("rb") as file:
+            header = file.readline()
+            positions = _positions(path, header, stream) if header.endswith(b"\n") else None
+            end, rest = _size(path), b""
+            while end > len(header):
+                begin = max(len(header), end - _TAIL_BYTES)
+                file.seek(begin)
+                content = file.read(end - begin) + rest
+                cut = 0 if begin == len(header) else content.find(b"\n") + 1
+                rest, content = content[:cut], content[cut : content.rfind(b"\n") + 1]
+                rows = [line.split(",") for line in content.decode().split("\n")[:-1]]
+                if rows:
+                    yield rows if positions is None else [_arrange(row, positions) for row in rows], begin + cut
+                end = begin
+    except (OSError, UnicodeDecodeError) as error:
+        raise LogError(f"{path} cannot be read: {error}.") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise LogError(f"{path} cannot be read: {error}.") from error
