@@ -103,6 +103,25 @@ def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def unmigrated_questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB]:
+    """Run one server for a module's tests of the schema itself."""
+    server = started_server(tmp_path_factory.mktemp("unmigrated"))
+    try:
+        yield RunningQuestDB(server, server.settings())
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def empty_questdb(unmigrated_questdb: RunningQuestDB) -> RunningQuestDB:
+    """Give the module's server without any table or view."""
+    with unmigrated_questdb.connect() as connection:
+        for name, kind in connection.rows("SELECT table_name, table_type FROM tables() ORDER BY table_type DESC"):
+            connection.run_text(f"DROP {'VIEW' if kind == 'V' else 'TABLE'} {name}")
+    return unmigrated_questdb
+
+
 @pytest.fixture
 def questdb_server(tmp_path: Path) -> Iterator[Callable[..., RunningQuestDB]]:
     """Make servers that a test may kill, stop, fill or alter; each call starts another one."""

@@ -125,7 +125,7 @@ class EmbeddedServer:
         extra_environment: Mapping[str, str] | None = None,
         fetch_jar: Callable[[Path], None] | None = None,
     ) -> None:
-        self.root = root.absolute()
+        self.root = root.resolve()
         self._http_port = http_port
         self._pg_port = pg_port
         self._heap_max = heap_max
@@ -447,18 +447,21 @@ class EmbeddedServer:
     def _wait_until_ready(self, pid: int) -> None:
         http_port, pg_port = self.ports
         deadline = time.monotonic() + self._start_timeout_s
-        while not (_answers_http(http_port) and _accepts(pg_port)):
-            if self._running_pid() != pid:
+        answers = False
+        while not answers:
+            answers = _answers_http(http_port) and _accepts(pg_port)
+            if self._running_pid() != pid:  # asked after the answer: a stranger on our port may have given it
                 raise InstallError(
                     f"The embedded QuestDB ended while starting: {self._last_output()}",
                     hint=f"Its log is in {self._log}.",
                 )
-            if time.monotonic() > deadline:
+            if not answers and time.monotonic() > deadline:
                 raise InstallError(
                     f"The embedded QuestDB (pid {pid}) does not answer after {self._start_timeout_s:g} s.",
                     hint=f"Its log is in {self._log}; `collector db stop` ends it.",
                 )
-            time.sleep(_POLL_S)
+            if not answers:
+                time.sleep(_POLL_S)
 
     def _last_output(self) -> str:
         try:

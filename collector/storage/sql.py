@@ -173,7 +173,8 @@ class Connection:
                 hint="Set QUESTDB_PG_USER and QUESTDB_PG_PASSWORD.",
             )
         if isinstance(error, psycopg.OperationalError):
-            return DatabaseUnavailable(f"QuestDB at {self.address} cannot be reached: {reason}.")
+            short = reason.rpartition(" failed: ")[2].removeprefix("connection failed: ")
+            return DatabaseUnavailable(f"QuestDB at {self.address} cannot be reached: {short}.")
         return DatabaseMisconfigured(f"QuestDB at {self.address} refuses: {reason}.")
 
 
