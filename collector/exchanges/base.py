@@ -123,7 +123,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
-        """Spread the subscriptions over as few connections as the limits allow, a symbol's streams of a kind together."""
+        """Spread subscriptions over as few connections as the limits allow, a symbol's streams of a kind together."""
 
     @abstractmethod
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:

@@ -50,7 +50,7 @@ STREAMS = ("prices", "orderbook", "klines")
 _DIGITS = "0123456789"
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
 _MICROSECONDS_FROM = 10**14
-"""A time of at least this is in microseconds already (``timeUnit=MICROSECOND``); in milliseconds it is the year 5138."""
+"""A time from this on is in microseconds already (``timeUnit=MICROSECOND``); in milliseconds it is the year 5138."""
 
 
 @final
@@ -304,7 +304,7 @@ class Binance(Exchange):
                 ),
             )
         if type(body) is _Depth:
-            return self._delta(body, received_us)
+            return self._delta(body, received_us, frame)
         if type(body) is _RawTrade:
             return self._raw_trade(body, received_us)
         if type(body) is _Kline:
@@ -317,7 +317,7 @@ class Binance(Exchange):
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
         answer = _read(_DEPTH, body, f"the order book of {symbol}")
-        _require_levels(answer.bids, answer.asks)
+        _require_levels(answer.bids, answer.asks, body)
         time = microseconds(answer.transaction_time)
         return BookSnapshot(symbol, time, answer.last_id, answer.bids, answer.asks, received_us)
 
@@ -426,12 +426,12 @@ class Binance(Exchange):
         side: Side = "sell" if body.buyer_is_maker else "buy"
         return (Trade(symbol, time, body.price, body.volume, side, body.trade_id, received_us),)
 
-    def _delta(self, body: _Depth, received_us: int) -> Sequence[Event]:
+    def _delta(self, body: _Depth, received_us: int, frame: bytes | str) -> Sequence[Event]:
         symbol = self.symbol_of.get(body.native)
         if symbol is None:
             return ()
         bids, asks = body.bids, body.asks
-        _require_levels(bids, asks)
+        _require_levels(bids, asks, frame)
         if body.first_id > body.last_id:
             raise MessageError(f"A depth update of {symbol} ends before it begins ({body.first_id}, {body.last_id}).")
         # Spot has only E. Futures have T too, the matching engine's time: the clock of the trades' T, so that book
@@ -552,23 +552,22 @@ def _require_decimals(*texts: str) -> None:
             raise MessageError(f"{text[:40]!r} is not a decimal number.")
 
 
-def _require_levels(bids: Sequence[Level], asks: Sequence[Level]) -> None:
-    """Do the same for all numbers of a book message at once: five passes over one text, not one match per number."""
-    texts = list(chain.from_iterable(bids))
-    texts.extend(chain.from_iterable(asks))
-    if not texts:
-        return
-    joined = f",{','.join(texts)},".encode()
-    points = joined.translate(None, b"0123456789")
-    if (
-        b".." in points  # two points in one number
-        or b",," in joined  # an empty number
-        or b",." in joined
-        or b".," in joined
-        or points.count(b",") != len(texts) + 1  # a comma in a number
-        or points.translate(None, b".,")  # anything else
-    ):
-        _require_decimals(*texts)
+def _require_levels(bids: Sequence[Level], asks: Sequence[Level], message: bytes | str) -> None:
+    """Raise MessageError unless all prices and sizes of a book message are plain decimals.
+
+    In the message without its digits, a level is one of four short patterns. If there are as many as there are levels,
+    and no other arrays but the two that hold them, all is well; three scans of the message tell it in half the time of
+    looking at each number. Where they don't tell it, each number is looked at.
+    """
+    if isinstance(message, str):
+        message = message.encode()
+    count = len(bids) + len(asks)
+    shape = message.translate(None, b"0123456789")
+    found = shape.count(b'[".","."]')
+    if found != count:
+        found += shape.count(b'[".",""]') + shape.count(b'["","."]') + shape.count(b'["",""]')
+    if found != count or shape.count(b"[") != count + 2 or b'".' in message or b'."' in message or b'""' in message:
+        _require_decimals(*chain.from_iterable(bids), *chain.from_iterable(asks))
 
 
 def _client_frame(frame: str) -> _ClientFrame | None:

@@ -1,6 +1,6 @@
 """Binance USD-M futures: spot's words with two websocket paths, its own book rule, limits and contracts.
 
-Since 2026-04-23 a stream is served on the path of its category alone (``/public``: depth; ``/market``: aggTrade, kline);
+Since 2026-04-23 a stream is served on its category's path alone (``/public``: depth; ``/market``: aggTrade, kline);
 the old path without one still connects and acknowledges, and then delivers nothing of ``/market``.
 """
 
