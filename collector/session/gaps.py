@@ -1,0 +1,249 @@
+"""The gap ledger: what a session lacks, why, and what became of it.
+
+A gap gets its id and its time of detection once; whatever changes later is a new revision of the same row, and the last
+revision counts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from collector.events import Gap, GapCause, GapState
+from collector.streams import GAPS
+
+_FIELDS = len(GAPS.columns)
+_OPEN_STATES = ("open", "partial")
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """A row of ``gaps.csv`` without its ``seq``. Times are microseconds; bounds are inclusive, None where unknown."""
+
+    detected_us: int
+    gap_id: str
+    symbol: str
+    stream: str
+    cause: GapCause
+    from_us: int | None
+    to_us: int | None
+    from_id: int | None
+    to_id: int | None
+    expected_rows: int | None
+    repaired_rows: int = 0
+    state: GapState = "open"
+    repaired_from: str = ""
+    detail: str = ""
+    revision: int = 0
+
+
+class GapLedger:
+    """All gaps of a session. Written in the log's thread, read and updated from any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._unwritten: dict[str, Entry] = {}
+        self._unfinished: dict[tuple[str, str, str, int], str] = {}
+        self._of_symbol: dict[str, set[str]] = {}
+        self._next_number = 1
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def open_count(self) -> int:
+        """Return how many gaps are neither repaired nor given up."""
+        with self._lock:
+            return sum(entry.state in _OPEN_STATES for entry in self._entries.values())
+
+    def entries(self) -> list[Entry]:
+        """Return every gap as it now stands, in the order of detection."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def load(self, rows: Iterable[Sequence[str]]) -> None:
+        """Take in the rows of ``gaps.csv``; ones that cannot be read are passed over, because the rest still counts."""
+        for row in rows:
+            entry = _parse(row)
+            if entry is not None:
+                self._keep(entry)
+
+    def record(self, gap: Gap, detected_us: int) -> Entry:
+        """Enter a gap, or its end where it was entered while it still went on; return its row."""
+        with self._lock:
+            key = (gap.symbol, gap.stream, gap.cause, gap.from_us or 0)
+            begun = self._unfinished.get(key)
+            if begun is not None and gap.to_us is not None:
+                entry = msgspec.structs.replace(
+                    self._entries[begun],
+                    to_us=gap.to_us,
+                    from_id=gap.from_id,
+                    to_id=gap.to_id,
+                    expected_rows=gap.expected_rows,
+                    state=gap.state,
+                    detail=gap.detail,
+                    revision=self._entries[begun].revision + 1,
+                )
+            else:
+                entry = Entry(
+                    detected_us,
+                    f"g{self._next_number:06d}",
+                    gap.symbol,
+                    gap.stream,
+                    gap.cause,
+                    gap.from_us,
+                    gap.to_us,
+                    gap.from_id,
+                    gap.to_id,
+                    gap.expected_rows,
+                    state=gap.state,
+                    detail=gap.detail,
+                )
+            self._keep(entry)
+            self._unwritten[entry.gap_id] = entry
+            return entry
+
+    def change(
+        self,
+        gap_id: str,
+        *,
+        state: GapState,
+        to_us: int | None = None,
+        repaired_rows: int | None = None,
+        repaired_from: str | None = None,
+        detail: str | None = None,
+    ) -> Entry:
+        """Enter what became of a gap, as its next revision; what is None stays as it was.
+
+        Raises:
+            KeyError: there is no gap of that id.
+        """
+        with self._lock:
+            old = self._entries[gap_id]
+            entry = msgspec.structs.replace(
+                old,
+                state=state,
+                to_us=old.to_us if to_us is None else to_us,
+                repaired_rows=old.repaired_rows if repaired_rows is None else repaired_rows,
+                repaired_from=old.repaired_from if repaired_from is None else repaired_from,
+                detail=old.detail if detail is None else detail,
+                revision=old.revision + 1,
+            )
+            self._keep(entry)
+            self._unwritten[gap_id] = entry
+            return entry
+
+    def unfinished(self, symbol: str, stream: str) -> list[Entry]:
+        """Return the gaps of a symbol's stream that had a begin but no end yet."""
+        with self._lock:
+            return [
+                self._entries[gap_id]
+                for (of_symbol, of_stream, _, _), gap_id in self._unfinished.items()
+                if of_symbol == symbol and of_stream == stream
+            ]
+
+    def take_unwritten(self) -> list[Entry]:
+        """Return the revisions that are in no file yet; whoever takes them writes them."""
+        with self._lock:
+            entries, self._unwritten = list(self._unwritten.values()), {}
+            return entries
+
+    def rewrite(self) -> None:
+        """Have every gap written again, because the file that held them was damaged; the same rows twice do no harm."""
+        with self._lock:
+            self._unwritten = dict(self._entries)
+
+    def open_holes(self, symbol: str, stream: str) -> list[tuple[int, int]]:
+        """Return the inclusive intervals of ids that are known to be missing and may still come."""
+        with self._lock:
+            return sorted(
+                (entry.from_id, entry.to_id)
+                for entry in self._entries_of(symbol)
+                if entry.stream == stream
+                and entry.cause != "log_damaged"  # its ids are row numbers of ours
+                and entry.state in _OPEN_STATES
+                and entry.from_id is not None
+                and entry.to_id is not None
+            )
+
+    def overlaps(self, symbol: str, from_us: int, to_us: int) -> bool:
+        """Say whether trades of a symbol are known to be missing in [from_us, to_us)."""
+        with self._lock:
+            return any(
+                entry.stream == "prices"
+                and entry.state != "repaired"
+                and (entry.from_us is not None or entry.to_us is not None)
+                and (entry.from_us is None or entry.from_us < to_us)
+                and (entry.to_us is None or entry.to_us >= from_us)
+                for entry in self._entries_of(symbol)
+            )
+
+    def knows_damage(self, symbol: str, stream: str, from_seq: int, to_seq: int) -> bool:
+        """Say whether the loss of these row numbers is in the ledger already."""
+        with self._lock:
+            return any(
+                entry.cause == "log_damaged"
+                and entry.stream == stream
+                and entry.from_id is not None
+                and entry.to_id is not None
+                and entry.from_id <= from_seq
+                and to_seq <= entry.to_id
+                for entry in self._entries_of(symbol)
+            )
+
+    def highest_lost_seq(self, symbol: str, stream: str) -> int:
+        """Return the highest row number of a file that is known to be lost; 0 where there is none."""
+        with self._lock:
+            return max(
+                (
+                    entry.to_id or 0
+                    for entry in self._entries_of(symbol)
+                    if entry.cause == "log_damaged" and entry.stream == stream
+                ),
+                default=0,
+            )
+
+    def _entries_of(self, symbol: str) -> list[Entry]:
+        return [self._entries[gap_id] for gap_id in self._of_symbol.get(symbol, ())]
+
+    def _keep(self, entry: Entry) -> None:
+        self._entries[entry.gap_id] = entry
+        self._of_symbol.setdefault(entry.symbol, set()).add(entry.gap_id)
+        if entry.gap_id[1:].isdigit():
+            self._next_number = max(self._next_number, int(entry.gap_id[1:]) + 1)
+        key = (entry.symbol, entry.stream, entry.cause, entry.from_us or 0)
+        if entry.to_us is None and entry.from_us is not None:
+            self._unfinished[key] = entry.gap_id
+        elif self._unfinished.get(key) == entry.gap_id:
+            del self._unfinished[key]
+
+
+def _parse(row: Sequence[str]) -> Entry | None:
+    if len(row) != _FIELDS:
+        return None
+    try:
+        return Entry(
+            int(row[0]),
+            row[1],
+            row[2],
+            row[3],
+            row[4],  # type: ignore[arg-type]  # the ledger reads what it wrote
+            _number(row[5]),
+            _number(row[6]),
+            _number(row[7]),
+            _number(row[8]),
+            _number(row[9]),
+            int(row[10]),
+            row[11],  # type: ignore[arg-type]
+            row[12],
+            row[13],
+            int(row[14]),
+        )
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None

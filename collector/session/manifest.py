@@ -1,0 +1,199 @@
+"""``session.json``: the truth about a session, of which the database's row is a replica.
+
+It is replaced atomically, so a reader finds the old one or the new one; a ``session.json.tmp`` beside it was never
+finished and means nothing. It holds no secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from collector.config import Config
+from collector.errors import CollectorError, LogError, ManifestError
+from collector.storage.files import Files
+
+MANIFEST_FILE = "session.json"
+FORMAT_VERSION = 1
+_MAX_BYTES = 64 * 1024 * 1024
+_SECRET_WORDS = ("password", "secret", "token", "api_key", "apikey", "private")
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From each older format version, the function that makes a manifest of it into one of the next version."""
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """That a session entered a state, when, and why (empty where it goes without saying)."""
+
+    state: str
+    at_us: int
+    reason: str = ""
+
+
+class FileRecord(msgspec.Struct):
+    """One stream's file of one symbol. ``path`` is relative to the session's directory.
+
+    ``next_seq`` is above every number that was ever used in it. ``hashes`` holds the SHA-256 of each of its segments,
+    by name, once the session has ended.
+    """
+
+    stream: str
+    symbol: str | None
+    path: str
+    rows: int = 0
+    bytes: int = 0
+    next_seq: int = 1
+    first_id: str = ""
+    last_id: str = ""
+    hashes: dict[str, str] = {}
+
+
+class Manifest(msgspec.Struct):
+    """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
+
+    ``started_us`` is when it was first active; ``lost`` describes rows that were given up, in words, because the ledger
+    itself may have been unwritable then.
+    """
+
+    session_id: str
+    exchange: str
+    symbols: list[str]
+    data_types: list[str]
+    created_us: int
+    label: str = ""
+    raw_trades: bool = False
+    duration_s: float | None = None
+    state: str = "starting"
+    reason: str = ""
+    started_us: int | None = None
+    ended_us: int | None = None
+    heartbeat_us: int | None = None
+    history: list[StateChange] = []
+    endpoints: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    received: int = 0
+    written: int = 0
+    dropped: int = 0
+    errors: int = 0
+    gaps: int = 0
+    open_gaps: int = 0
+    lost: list[str] = []
+    files: list[FileRecord] = []
+    format_version: int = FORMAT_VERSION
+
+    def record(self, stream: str, symbol: str | None) -> FileRecord | None:
+        """Return what is known of a file, None where nothing is."""
+        return next((file for file in self.files if file.stream == stream and file.symbol == symbol), None)
+
+
+def save_manifest(directory: Path, manifest: Manifest, files: Files) -> None:
+    """Put a manifest in place of the one that stood, durably.
+
+    Raises:
+        LogError: it could not be written.
+    """
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    try:
+        files.replace(directory / MANIFEST_FILE, content)
+    except OSError as error:
+        raise LogError(f"{directory / MANIFEST_FILE} could not be written: {error.strerror or error}.") from error
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """Read a session's manifest, upgraded to the present format.
+
+    Raises:
+        ManifestError: it is missing, damaged, or of a later format.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES)
+    except FileNotFoundError as error:
+        raise ManifestError(f"There is no manifest {path}.") from error
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return decode_manifest(content, path)
+
+
+def decode_manifest(content: bytes, path: Path) -> Manifest:
+    """Read a manifest from its bytes; raises what ``load_manifest`` raises."""
+    try:
+        fields = msgspec.json.decode(content)
+        if not isinstance(fields, dict):
+            raise ManifestError(f"{path} is no manifest.")
+        return msgspec.convert(_upgraded(fields, path), Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(
+            f"{path} is damaged: {error}.", hint="Its CSV files can still be read and imported."
+        ) from error
+
+
+def _upgraded(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+    version = fields.get("format_version", 0)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ManifestError(
+            f"{path} has format {version}, this version of the collector reads up to {FORMAT_VERSION}.",
+            hint="Use a newer collector.",
+        )
+    while version < FORMAT_VERSION:
+        upgrade = UPGRADES.get(version)
+        if upgrade is None:
+            raise ManifestError(f"{path} has format {version}, which nothing can read.")
+        fields = upgrade(fields)
+        version += 1
+        fields["format_version"] = version
+    return fields
+
+
+def find_sessions(data_dir: Path) -> tuple[list[Manifest], list[CollectorError]]:
+    """Return the manifests of a data directory, oldest session first, and why others could not be read."""
+    manifests: list[Manifest] = []
+    errors: list[CollectorError] = []
+    folders = sorted(data_dir.glob("session_*")) if data_dir.is_dir() else []
+    for folder in folders:
+        try:
+            manifests.append(load_manifest(folder))
+        except ManifestError as error:
+            errors.append(error)
+    return sorted(manifests, key=lambda manifest: manifest.created_us), errors
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal; raise LogError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LogError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def public_config(config: Config) -> dict[str, Any]:
+    """Return a configuration without anything secret in it."""
+    return _without_secrets(config.model_dump(mode="json"))
+
+
+def public_url(url: str) -> str:
+    """Return an address without the credentials or the query that may stand in it."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _without_secrets(fields: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in fields.items():
+        if any(word in key.lower() for word in _SECRET_WORDS):
+            continue
+        if isinstance(value, Mapping):
+            kept[key] = _without_secrets(value)
+        elif isinstance(value, str) and "://" in value:
+            kept[key] = public_url(value)
+        else:
+            kept[key] = value
+    return kept
