@@ -26,7 +26,6 @@ from collector.events import (
     OffBookPrint,
     Rejected,
     ServerNotice,
-    Side,
     Trade,
 )
 from collector.exchanges.base import (
@@ -111,6 +110,7 @@ class _Kline(msgspec.Struct, tag_field="e", tag="kline", gc=False):
 
 @final
 class _Shutdown(msgspec.Struct, tag_field="e", tag="serverShutdown", gc=False):
+    native: str = field(name="s", default="")
     event_time: Natural = field(name="E", default=0)
 
 
@@ -277,16 +277,17 @@ class Binance(Exchange):
                 if not decoded.event_name:
                     return _answer(decoded)
                 body = _decode_body(frame)
+            symbol = self.symbol_of[body.native]
+        except KeyError:
+            # A notice of the server, or a symbol that nobody asked for.
+            return (_shutdown(body),) if type(body) is _Shutdown else ()
         except _UNREADABLE as error:
             return _ignore_or_raise(frame, error)
         if type(body) is _AggTrade:
-            symbol = self.symbol_of.get(body.native)
-            if symbol is None:
-                return ()
             time = body.time
             price = body.price
             volume = body.volume
-            # The rest of the test is for numbers without a fraction: nearly all have one.
+            # Nearly all numbers have a fraction, and then nothing but the point is left of them.
             if price.strip(_DIGITS) != "." or volume.strip(_DIGITS) != "." or price == "." or volume == ".":
                 _require_decimals(price, volume)
             return (
@@ -303,13 +304,11 @@ class Binance(Exchange):
                     body.last_raw_id,
                 ),
             )
-        if type(body) is _Depth:
-            return self._delta(body, received_us, frame)
         if type(body) is _RawTrade:
-            return self._raw_trade(body, received_us)
-        if type(body) is _Kline:
-            return self._kline(body, received_us)
-        return (_shutdown(body),)
+            return (_raw_trade(body, symbol, received_us),)
+        if type(body) is _Depth:
+            return (_delta(body, symbol, received_us, frame),)
+        return (_kline(body, symbol, received_us),) if type(body) is _Kline else ()
 
     def snapshot_request(self, symbol: str) -> Request:
         params = {"symbol": self._native(symbol), "limit": self._depth_limit}
@@ -415,55 +414,49 @@ class Binance(Exchange):
         except KeyError:
             raise UnknownName("symbol", symbol, list(self.native_of)) from None
 
-    def _raw_trade(self, body: _RawTrade, received_us: int) -> Sequence[Event]:
-        symbol = self.symbol_of.get(body.native)
-        if symbol is None:
-            return ()
-        time = microseconds(body.time)
-        if body.order_type in OFF_BOOK:
-            return (OffBookPrint(symbol, time, body.trade_id, received_us),)
-        _require_decimals(body.price, body.volume)
-        side: Side = "sell" if body.buyer_is_maker else "buy"
-        return (Trade(symbol, time, body.price, body.volume, side, body.trade_id, received_us),)
 
-    def _delta(self, body: _Depth, received_us: int, frame: bytes | str) -> Sequence[Event]:
-        symbol = self.symbol_of.get(body.native)
-        if symbol is None:
-            return ()
-        bids, asks = body.bids, body.asks
-        _require_levels(bids, asks, frame)
-        if body.first_id > body.last_id:
-            raise MessageError(f"A depth update of {symbol} ends before it begins ({body.first_id}, {body.last_id}).")
-        # Spot has only E. Futures have T too, the matching engine's time: the clock of the trades' T, so that book
-        # rows and trades are in one order, whatever the pushing server's E says.
-        time = microseconds(body.transaction_time or body.event_time)
-        return (BookDelta(symbol, time, body.first_id, body.last_id, body.previous_id, bids, asks, received_us),)
+def _raw_trade(body: _RawTrade, symbol: str, received_us: int) -> Trade | OffBookPrint:
+    time = microseconds(body.time)
+    price = body.price
+    volume = body.volume
+    if body.order_type in OFF_BOOK:
+        return OffBookPrint(symbol, time, body.trade_id, received_us)
+    if price.strip(_DIGITS) != "." or volume.strip(_DIGITS) != "." or price == "." or volume == ".":
+        _require_decimals(price, volume)
+    return Trade(symbol, time, price, volume, "sell" if body.buyer_is_maker else "buy", body.trade_id, received_us)
 
-    def _kline(self, body: _Kline, received_us: int) -> Sequence[Event]:
-        symbol = self.symbol_of.get(body.native)
-        if symbol is None:
-            return ()
-        candle = body.candle
-        _require_decimals(candle.open, candle.high, candle.low, candle.close)
-        _require_decimals(candle.volume, candle.quote_volume, candle.taker_buy_volume)
-        return (
-            Kline(
-                symbol=symbol,
-                interval=candle.interval,
-                start_us=microseconds(candle.start),
-                open=candle.open,
-                high=candle.high,
-                low=candle.low,
-                close=candle.close,
-                volume=candle.volume,
-                quote_volume=candle.quote_volume,
-                trades_count=candle.trades_count,
-                taker_buy_volume=candle.taker_buy_volume,
-                closed=candle.closed,
-                timestamp_us=microseconds(body.event_time),
-                received_us=received_us,
-            ),
-        )
+
+def _delta(body: _Depth, symbol: str, received_us: int, frame: bytes | str) -> BookDelta:
+    bids, asks = body.bids, body.asks
+    _require_levels(bids, asks, frame)
+    if body.first_id > body.last_id:
+        raise MessageError(f"A depth update of {symbol} ends before it begins ({body.first_id}, {body.last_id}).")
+    # Spot has only E. Futures have T too, the matching engine's time: the clock of the trades' T, so that book rows and
+    # trades are in one order, whatever the pushing server's E says.
+    time = microseconds(body.transaction_time or body.event_time)
+    return BookDelta(symbol, time, body.first_id, body.last_id, body.previous_id, bids, asks, received_us)
+
+
+def _kline(body: _Kline, symbol: str, received_us: int) -> Kline:
+    candle = body.candle
+    _require_decimals(candle.open, candle.high, candle.low, candle.close)
+    _require_decimals(candle.volume, candle.quote_volume, candle.taker_buy_volume)
+    return Kline(
+        symbol=symbol,
+        interval=candle.interval,
+        start_us=microseconds(candle.start),
+        open=candle.open,
+        high=candle.high,
+        low=candle.low,
+        close=candle.close,
+        volume=candle.volume,
+        quote_volume=candle.quote_volume,
+        trades_count=candle.trades_count,
+        taker_buy_volume=candle.taker_buy_volume,
+        closed=candle.closed,
+        timestamp_us=microseconds(body.event_time),
+        received_us=received_us,
+    )
 
 
 def microseconds(time: int) -> int:
