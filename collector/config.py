@@ -108,6 +108,7 @@ class Sim(_Section):
     seed: int = 1
     rate: Annotated[float, Field(gt=0)] = 50
     symbols: list[str] = ["BTC_USDT", "ETH_USDT"]
+    faults: list[str] = []
 
 
 class Api(_Section):
