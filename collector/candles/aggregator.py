@@ -126,11 +126,14 @@ class History(Protocol):
         ...
 
     def tail(self, from_us: int) -> Iterable[Ticks]:
-        """Return, in file order, all trades at or after a time, and whatever (older ones) stands between them."""
+        """Return, in file order, all trades at or after a time, those between them, and those shortly before them.
+
+        The last are what a flush wrote before a crash kept its candles from being written.
+        """
         ...
 
     def candles(self, from_us: int) -> Iterable[Candle]:
-        """Return, in file order, the candle rows whose bucket starts at or after a time."""
+        """Return, in file order, all rows of buckets that start at or after a time, and others that stand near them."""
         ...
 
 
@@ -344,16 +347,10 @@ class Aggregator:
             return
         if self.started_us is None:
             self.started_us = history.first_timestamp_us()
-        day_us = INTERVALS["1d"]
-        floor = last - self.keep_us - self.grace_us
-        rows = {candle.key: candle for candle in history.candles(floor - floor % day_us - day_us)}
-        closed_until = max((c.timestamp_us + INTERVALS[c.interval] for c in rows.values() if c.is_closed), default=0)
-        self._now_us = max(last, closed_until + self.grace_us if closed_until else last)
-        if not closed_until and not rows:
-            floor = min(floor, self.started_us if self.started_us is not None else floor)
-        still_open = [c.timestamp_us for c in rows.values() if c.interval == "1m" and not c.is_closed]
-        recent = min([floor, closed_until or floor, *still_open])
-        recent -= recent % MINUTE_US
+        lines, recent = self._find_recent(history, last)
+        rows = {candle.key: candle for candle in lines}
+        closed_until = max((c.timestamp_us + INTERVALS[c.interval] for c in lines if c.is_closed), default=recent)
+        self._now_us = max(last, closed_until + self.grace_us)
         self._forgotten_until_us = recent
         with localcontext(EXACT):
             for ticks in history.tail(recent):
@@ -362,8 +359,28 @@ class Aggregator:
             for start, bucket in self._minutes.items():
                 self._know(bucket, rows.get(("1m", start)))
             self._refold(rows, {recent, *self._minutes})
+        self._stale.update(start for start in _last_written_minutes(lines) if start not in self._minutes)
         self._changed = True
         self._next_due_us = -_NEVER
+
+    def _find_recent(self, history: History, last: int) -> tuple[list[Candle], int]:
+        """Return the candle rows to know, and the minute from which on trades are read again.
+
+        That is ``keep_us`` before the end, or where the closed candles end, or the first that was left open.
+        """
+        day_us = INTERVALS["1d"]
+        floor = last - self.keep_us - self.grace_us
+        loaded_from = floor - floor % day_us
+        while True:
+            lines = list(history.candles(loaded_from))
+            final = {candle.key: candle for candle in lines if candle.interval == "1m"}.values()
+            begin = self.started_us if self.started_us is not None else last
+            closed_until = max((c.timestamp_us + MINUTE_US for c in final if c.is_closed), default=begin)
+            recent = min([floor, closed_until, *(c.timestamp_us for c in final if not c.is_closed)])
+            recent -= recent % MINUTE_US
+            if recent >= loaded_from:
+                return lines, recent
+            loaded_from = recent - recent % day_us
 
     # how trades become buckets
 
@@ -474,7 +491,7 @@ class Aggregator:
             for start in sorted(s for s, b in buckets.items() if b.changed or not b.closed):
                 bucket = buckets[start]
                 bucket.closed = bucket.closed or start + length <= limit
-                if bucket.closed and bucket.changed:
+                if bucket.closed and bucket.changed and bucket.count:  # its minutes may still be open after a crash
                     candle = bucket.candle(interval, self._coverage(start, length, gaps))
                     self._add_row(rows, bucket, candle, bucket)
                     bucket.changed = False
@@ -577,9 +594,26 @@ class Aggregator:
                 beginning = minute.start - minute.start % length
                 span = self._spans[interval].setdefault(beginning, _Bucket(beginning))
                 span.absorb(minute, minute)
-            for start in wanted & self._spans[interval].keys():
-                self._know(self._spans[interval][start], rows.get((interval, start)))
-                self._spans[interval][start].changed = True
+            for start in wanted:
+                row = rows.get((interval, start))
+                if row is not None or start in self._spans[interval]:
+                    span = self._spans[interval].setdefault(start, _Bucket(start))
+                    self._know(span, row)
+                    span.changed = True
+
+
+def _last_written_minutes(lines: Sequence[Candle]) -> list[int]:
+    """Return the 1m candles of the last append, perhaps of some before: the rows above them may be torn off."""
+    ranks = {interval: rank for rank, interval in enumerate(INTERVALS)}
+    found: list[int] = []
+    highest = len(ranks)
+    for candle in reversed(lines):
+        if ranks[candle.interval] > highest:
+            break
+        highest = ranks[candle.interval]
+        if highest == 0:
+            found.append(candle.timestamp_us)
+    return found
 
 
 def _count_raw(trades: Sequence[Trade]) -> int:

@@ -249,16 +249,14 @@ class CsvHistory:
         return newest
 
     def tail(self, from_us: int) -> Iterator[Ticks]:
-        """Return, in file order, all trades at or after a time, and whatever older ones stand between them."""
+        """Return, in file order, all trades at or after a time, those between them, and those shortly before them."""
         for rows in _rows_from(self._directory, PRICES, self._symbol, from_us):
             yield to_ticks(self._symbol, rows)
 
     def candles(self, from_us: int) -> Iterator[Candle]:
-        """Return, in file order, the candle rows whose bucket starts at or after a time."""
+        """Return, in file order, all rows of buckets that start at or after a time, and others that stand near them."""
         for rows in _rows_from(self._directory, OHLCV, self._symbol, from_us):
-            for row in rows:
-                if int(row[0]) >= from_us:
-                    yield Candle.from_row(row)
+            yield from map(Candle.from_row, rows)
 
 
 def _witnesses(stream: Stream, rows: Sequence[Row]) -> list[int]:
@@ -273,30 +271,24 @@ def _witnesses(stream: Stream, rows: Sequence[Row]) -> list[int]:
 
 
 def _rows_from(directory: Path, stream: Stream, symbol: str, from_us: int) -> Iterator[list[Row]]:
-    """Return the rows from the first one at or after a time on: where those begin is searched backward."""
+    """Return the rows from a stretch of only older ones on, which is searched backward, to the end."""
     begin: list[tuple[Path, int]] = []
     for path in reversed(segments(directory, stream, symbol)):
         offset, older = _search(path, stream, from_us)
         begin.append((path, offset))
         if older:
             break
-    started = False
     for path, offset in reversed(begin):
         for batch in read_file(path, stream, offset=offset):
-            first = 0 if started else next((i for i, row in enumerate(batch.rows) if int(row[0]) >= from_us), None)
-            if first is not None:
-                started = True
-                yield batch.rows[first:]
+            yield batch.rows
 
 
 def _search(path: Path, stream: Stream, from_us: int) -> tuple[int, bool]:
     """Return the offset to read a segment from, and whether everything before it is older than the time."""
-    offset = _size(path)
     for rows, begin in _stretches(path, stream):
         times = _witnesses(stream, rows)
         if times and max(times) < from_us and all(int(row[0]) < from_us for row in rows):
-            return offset, True
-        offset = begin
+            return begin, True
     return 0, False
 
 
