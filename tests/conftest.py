@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.config import QuestDB
+from collector.config import Config, Daemon, QuestDB
 from collector.errors import InstallError
 from collector.storage.embedded import EmbeddedServer
 from collector.storage.migrations import migrate
@@ -28,6 +28,20 @@ class RunningQuestDB:
     @property
     def root(self) -> Path:
         return self.server.root
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory whose embedded server this is."""
+        return self.root.parent
+
+    @property
+    def config(self) -> Config:
+        """The configuration of a collector with this data directory."""
+        http_port, pg_port = self.server.ports
+        return Config(
+            daemon=Daemon(data_dir=self.data_dir, log_dir=self.data_dir / "logs"),
+            questdb=QuestDB(ilp_port=http_port, pg_port=pg_port, heap_max="512m"),
+        )
 
     @property
     def http_url(self) -> str:
@@ -91,10 +105,17 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
+@pytest.fixture
+def free_ports_of_two() -> tuple[int, int]:
+    """Give two ports of loopback on which nobody listens."""
+    first, second = free_ports(2)
+    return first, second
+
+
 @pytest.fixture(scope="session")
 def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB]:
     """Run one migrated server for all tests that don't kill or alter it; tests keep apart by their session ids."""
-    server = started_server(tmp_path_factory.mktemp("questdb"))
+    server = started_server(tmp_path_factory.mktemp("data") / "questdb")
     try:
         settings = server.settings()
         migrate(settings)
@@ -106,7 +127,7 @@ def questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB
 @pytest.fixture(scope="module")
 def unmigrated_questdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningQuestDB]:
     """Run one server for a module's tests of the schema itself."""
-    server = started_server(tmp_path_factory.mktemp("unmigrated"))
+    server = started_server(tmp_path_factory.mktemp("data") / "questdb")
     try:
         yield RunningQuestDB(server, server.settings())
     finally:
@@ -128,7 +149,7 @@ def questdb_server(tmp_path: Path) -> Iterator[Callable[..., RunningQuestDB]]:
     servers: list[EmbeddedServer] = []
 
     def make(*, migrated: bool = True, extra_environment: Mapping[str, str] | None = None) -> RunningQuestDB:
-        server = started_server(tmp_path / f"questdb-{len(servers)}", extra_environment)
+        server = started_server(tmp_path / f"data-{len(servers)}" / "questdb", extra_environment)
         servers.append(server)
         settings = server.settings()
         if migrated:

@@ -18,6 +18,7 @@ from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import sql as compose
+from psycopg.types.numeric import Int8Dumper
 
 from collector.config import QuestDB
 from collector.errors import CollectorError, DatabaseMisconfigured, DatabaseUnavailable
@@ -80,6 +81,8 @@ class Connection:
             )
         except psycopg.Error as error:
             raise self._explain(error) from error
+        # psycopg sends a small integer as a smallint, which QuestDB neither takes for a TIMESTAMP nor compares with it.
+        self._connection.adapters.register_dumper(int, Int8Dumper)
 
     def __enter__(self) -> Self:
         return self

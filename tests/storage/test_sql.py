@@ -48,6 +48,13 @@ def test_values_go_in_and_out_as_they_are(questdb) -> None:
         assert connection.value("SELECT count() FROM tables() WHERE table_name = 'prices'") == 1
 
 
+@pytest.mark.parametrize("number", [1, 2**15, 2**31, 2**62])
+def test_an_integer_of_any_size_is_a_long(questdb, number: int) -> None:
+    """QuestDB refuses a smallint where it wants a time."""
+    with questdb.connect() as connection:
+        assert connection.rows("SELECT %s::long, timestamp FROM prices WHERE timestamp > %s", number, number) == []
+
+
 def test_a_value_is_none_where_there_is_no_row(questdb) -> None:
     """An empty answer isn't an error."""
     with questdb.connect() as connection:
