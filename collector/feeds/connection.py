@@ -1,9 +1,9 @@
 """One websocket connection: the only place of the project (``sim/`` aside) that knows the websocket library.
 
-Messages are delivered by calling a function from the protocol's own callback, not through ``recv()``: the library's queue
-and the wake-up of a waiting coroutine cost 1.2 of the 4.2 µs that receiving a 210-byte frame takes
-(``bench/receive.py``). So at any moment everything that was received has been delivered, and the receiver's pace is what
-slows the sender down.
+Messages are delivered by calling a function from the protocol's own callback, not through ``recv()``: the library's
+queue and the wake-up of a waiting coroutine cost 1.2 of the 4.2 µs that receiving a 210-byte frame takes
+(``bench/receive.py``). So at any moment everything that was received has been delivered, and the receiver's pace is
+what slows the sender down.
 """
 
 from __future__ import annotations
@@ -178,6 +178,11 @@ async def open_connection(
             logger=_log,
             create_connection=create,  # type: ignore[arg-type]
         )
+    except ssl.SSLCertVerificationError as error:
+        # Before ValueError, which it also is.
+        lost = ConnectionLost(f"The certificate of {url} is not valid: {error.verify_message}.")
+        lost.retryable = False
+        raise lost from error
     except (InvalidURI, InvalidProxy, ValueError) as error:
         raise ConfigError(f"The address {url} (proxy {settings.proxy or 'none'}) is wrong: {error}.") from error
     except InvalidStatus as error:
@@ -187,10 +192,6 @@ async def open_connection(
             status=response.status_code,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After"), now_us()),
         ) from error
-    except ssl.SSLCertVerificationError as error:
-        lost = ConnectionLost(f"The certificate of {url} is not valid: {error.verify_message}.")
-        lost.retryable = False
-        raise lost from error
     except (OSError, InvalidHandshake, WebSocketException, EOFError) as error:
         raise ConnectionLost(f"{url} cannot be reached: {error or type(error).__name__}.") from error
     return Connection(socket, url)  # type: ignore[arg-type]

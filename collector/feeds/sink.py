@@ -41,11 +41,15 @@ class ResumePoint(msgspec.Struct, frozen=True):
     Args:
         last_trade_id: the highest id in prices.csv; None where there is none, or the exchange does not number trades.
         holes: inclusive id intervals below it that are known to be missing.
+        last_trade_us: exchange time of that trade.
         last_update_id: of the last row in orderbook.csv.
+        last_book_us: exchange time of that row.
         last_event_us: exchange time of the last row of any stream.
     """
 
     last_trade_id: int | None = None
     holes: tuple[tuple[int, int], ...] = ()
+    last_trade_us: int | None = None
     last_update_id: int | None = None
+    last_book_us: int | None = None
     last_event_us: int | None = None

@@ -1,0 +1,383 @@
+"""A feed: one exchange's subscriptions as events in a sink, kept up whatever happens.
+
+All that decides is in ``backoff``, ``tracks``, ``orderbook`` and ``continuity``; connecting is ``link``'s. Here
+messages find their tracks, and books get their snapshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+from collections.abc import Callable, Mapping, Sequence
+
+from aiolimiter import AsyncLimiter
+from structlog.typing import FilteringBoundLogger
+
+from collector import config as configuration
+from collector.clock import Clock
+from collector.errors import CollectorError, MessageError
+from collector.events import BookDelta, BookSnapshot, Event, Kline, OffBookPrint, Rejected, ServerNotice, Trade
+from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
+from collector.feeds.backoff import Backoff, judge, stay_away_s
+from collector.feeds.connection import Receiver
+from collector.feeds.link import END_OF_RECORDING, Gate, Link
+from collector.feeds.rest import Rest, fetch_listing
+from collector.feeds.sink import Recorder, ResumePoint, Sink
+from collector.feeds.status import FeedStatus
+from collector.feeds.tracks import BookTrack, KlineTrack, Track, TradeTrack, create_track
+
+__all__ = ["END_OF_RECORDING", "Feed", "ResumePoint", "fetch_listing"]
+
+_SAMPLE_BYTES = 200
+_COMPLAINT_INTERVAL_S = 10.0
+
+
+class Feed:
+    """Collect an exchange's subscriptions into a sink until told to stop.
+
+    Args:
+        exchange: the dialect, made for the session's instruments.
+        subscriptions: what to collect.
+        sink: is called for each event, in the order of the messages.
+        config: timeouts, limits and delays.
+        ws_url, rest_url: addresses; empty for the exchange's own.
+        raw_trades: subscribe to single trades instead of aggregated ones.
+        resume: per symbol, where its recording ended.
+        recorder: keeps raw messages; None costs nothing.
+        rest: shares a budget with others who ask the same exchange; None makes one of the feed's own.
+        connects: shares the limit of connection attempts with other feeds of the same exchange.
+        random: returns floats in [0, 1), for the jitter of delays.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        subscriptions: Sequence[Subscription],
+        sink: Sink,
+        *,
+        config: configuration.Feed,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        ws_url: str = "",
+        rest_url: str = "",
+        raw_trades: bool = False,
+        resume: Mapping[str, ResumePoint] | None = None,
+        recorder: Recorder | None = None,
+        rest: Rest | None = None,
+        connects: AsyncLimiter | None = None,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self.first_data = asyncio.Event()
+        self.finished = asyncio.Event()
+        self._exchange = exchange
+        self._settings = config
+        self._clock = clock
+        self._sink = sink
+        self._log: FilteringBoundLogger = log.bind(exchange=exchange.name)
+        self._raw_trades = raw_trades
+        self._recorder = recorder
+        self._random = random
+        self._owns_rest = rest is None
+        self._rest = rest or open_rest(exchange, config, clock, rest_url=rest_url, recorder=recorder)
+        self._gate = Gate(connects or AsyncLimiter(exchange.limits.connects_per_5_min, 300), clock)
+        self._snapshot_pace = AsyncLimiter(max(1.0, config.snapshots_per_s), max(1.0, 1 / config.snapshots_per_s))
+        self._trades: dict[str, TradeTrack] = {}
+        self._books: dict[str, BookTrack] = {}
+        self._klines: dict[str, KlineTrack] = {}
+        self._tracks: dict[Subscription, Track] = {}
+        for subscription in subscriptions:
+            self._add_track(subscription, (resume or {}).get(subscription.symbol, ResumePoint()))
+        plans = exchange.plan(subscriptions, raw_trades=raw_trades)
+        address = (ws_url or exchange.ws_url).rstrip("/")
+        self._links = [self._create_link(number, address, plan) for number, plan in enumerate(plans, 1)]
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running = False
+        self._ended = asyncio.Event()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._owners: dict[str, Track] | None = None
+        self._newest_us: int | None = None
+        self._newest_s = 0.0
+        self._complained_s = float("-inf")
+        self._complained_malformed = 0
+
+    async def run(self) -> None:
+        """Keep the connections up until ``stop()``, or until the end of a replay; then all is in the sink."""
+        self._running = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                links = [tasks.create_task(link.keep(self._receiver(link))) for link in self._links]
+                if links:
+                    await asyncio.wait(links)
+                if not self._gate.stopping.is_set():
+                    await self._settle_books()
+                    self.finished.set()
+                for fetch in self._fetches:
+                    fetch.cancel()
+        finally:
+            self._tasks = None
+            until_us = self._exchange_now_us()
+            for track in self._tracks.values():
+                track.finish(until_us)
+            if self._owns_rest:
+                await self._rest.close()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Close the connections; return when ``run()`` has passed on everything that was received."""
+        self._gate.stopping.set()
+        for link in self._links:
+            link.wake()
+        if self._running:
+            await self._ended.wait()
+
+    def status(self) -> FeedStatus:
+        """Describe the feed as it is now."""
+        return FeedStatus(
+            exchange=self._exchange.name,
+            connections=[link.status() for link in self._links],
+            streams=[track.status(link.number) for link in self._links for track in link.tracks],
+            rest_requests=self._rest.requests,
+            rest_refused=self._rest.refused,
+            banned_s=max(self._rest.banned_s, self._gate.banned_s),
+        )
+
+    def _add_track(self, subscription: Subscription, resume: ResumePoint) -> None:
+        track = create_track(
+            subscription, self._sink, self._exchange, resume, reorder_grace_s=self._settings.reorder_grace_s
+        )
+        self._tracks[subscription] = track
+        if isinstance(track, TradeTrack):
+            self._trades[track.symbol] = track
+        elif isinstance(track, BookTrack):
+            self._books[track.symbol] = track
+        else:
+            self._klines[track.symbol] = track
+
+    def _create_link(self, number: int, address: str, plan: ConnectionPlan) -> Link:
+        return Link(
+            number,
+            address + plan.path,
+            plan,
+            [self._tracks[subscription] for subscription in plan.subscriptions],
+            exchange=self._exchange,
+            settings=self._settings,
+            clock=self._clock,
+            log=self._log,
+            gate=self._gate,
+            exchange_now_us=self._exchange_now_us,
+            observed=self._observed,
+            recorder=self._recorder,
+            random=self._random,
+        )
+
+    def _receiver(self, link: Link) -> Receiver:
+        """Return the functions that a connection calls. ``take`` runs for every message: lookups are done before."""
+        now_us = self._clock.now_us
+        parse = self._exchange.parse
+        trades = self._trades
+        add_trade = self._sink.add_trade
+        take_other = self._take_other
+
+        def take(payload: bytes) -> None:
+            received_us = now_us()
+            link.messages += 1
+            link.bytes += len(payload)
+            try:
+                events = parse(payload, received_us)
+            except MessageError as error:
+                self._malformed(link, payload, error)
+                return
+            for event in events:
+                if type(event) is Trade:
+                    track = trades.get(event.symbol)
+                    if track is not None:
+                        track.received += 1
+                        track.last = event
+                        if track.accept(event):
+                            add_trade(event)
+                        else:
+                            track.duplicates += 1
+                else:
+                    take_other(link, event)
+
+        if self._recorder is None:
+            return Receiver(text=take, binary=take, ended=link.wake)
+        record = self._recorder.frame
+
+        def take_recorded(kind: str) -> Callable[[bytes], None]:
+            def take_and_record(payload: bytes) -> None:
+                record(now_us() * 1000, link.number, kind, payload)
+                take(payload)
+
+            return take_and_record
+
+        return Receiver(text=take_recorded("<"), binary=take_recorded("b"), ended=link.wake)
+
+    def _take_other(self, link: Link, event: Event) -> None:
+        if isinstance(event, BookDelta):
+            book = self._books.get(event.symbol)
+            if book is not None:
+                book.take_delta(event)
+                if book.asked and not book.fetching:
+                    self._fetch(book)
+        elif isinstance(event, Kline):
+            if (candles := self._klines.get(event.symbol)) is not None:
+                candles.take(event)
+        elif isinstance(event, BookSnapshot):
+            if (book := self._books.get(event.symbol)) is not None:
+                book.take_pushed_snapshot(event)
+        elif isinstance(event, OffBookPrint):
+            if (track := self._trades.get(event.symbol)) is not None:
+                track.take_off_book(event)
+        elif isinstance(event, Rejected):
+            self._rejected(link, event)
+        elif isinstance(event, ServerNotice) and event.kind == "shutdown":
+            self._log.info("feed.server_shutdown_announced", connection=link.number, detail=event.detail)
+            # With make-before-break, a second connection would be opened first: the tracks drop what both deliver.
+            link.leave("exchange_maintenance")
+
+    def _malformed(self, link: Link, payload: bytes, error: MessageError) -> None:
+        """Count a message that cannot be read; say so now and then; blame it for the hole where it names its symbol."""
+        link.malformed += 1
+        self._complained_malformed += 1
+        track = self._owner(payload)
+        if isinstance(track, TradeTrack):
+            track.blame("malformed")
+        now_s = self._clock.monotonic_s()
+        if now_s - self._complained_s >= _COMPLAINT_INTERVAL_S:
+            self._complained_s = now_s
+            self._log.warning(
+                "feed.message_malformed",
+                connection=link.number,
+                reason=error.message,
+                sample=payload[:_SAMPLE_BYTES].decode("utf-8", "backslashreplace"),
+                symbol=track.symbol if track is not None else None,
+                count=self._complained_malformed,
+            )
+            self._complained_malformed = 0
+
+    def _rejected(self, link: Link, event: Rejected) -> None:
+        """Mark the subscriptions that a refused frame asked for; the others go on."""
+        tracks: list[Track] = []
+        if event.request_id in link.plan.request_ids:
+            frame = link.plan.frames[link.plan.request_ids.index(event.request_id)]
+            owners = self._channel_owners()
+            tracks = [owners[name] for name in self._exchange.channels_asked(link.plan.path, frame) if name in owners]
+        self._log.error(
+            "feed.subscription_rejected",
+            connection=link.number,
+            code=event.code,
+            reason=event.message,
+            symbols=sorted({track.symbol for track in tracks})[:20],
+        )
+        for track in tracks:
+            if not track.delivers:
+                track.call_silent("rejected", self._exchange_now_us(), f"{event.message} (code {event.code})")
+
+    def _owner(self, payload: bytes) -> Track | None:
+        channel = self._exchange.channel_of(payload)
+        return None if channel is None else self._channel_owners().get(channel)
+
+    def _channel_owners(self) -> dict[str, Track]:
+        """Return which track each channel feeds; worked out only when something goes wrong."""
+        if self._owners is None:
+            self._owners = {}
+            for subscription, track in self._tracks.items():
+                for plan in self._exchange.plan([subscription], raw_trades=self._raw_trades):
+                    for frame in (None, *plan.frames):
+                        for channel in self._exchange.channels_asked(plan.path, frame):
+                            self._owners[channel] = track
+        return self._owners
+
+    def _observed(self, track: Track, newest_us: int) -> None:
+        if not self.first_data.is_set():
+            self.first_data.set()
+        self._sink.observe(track.symbol, newest_us)
+        if self._newest_us is None or newest_us >= self._newest_us:
+            self._newest_us = newest_us
+            self._newest_s = self._clock.monotonic_s()
+
+    def _exchange_now_us(self) -> int:
+        """Estimate the exchange's clock: its newest time plus the time since; ours where there was none yet."""
+        if self._newest_us is None:
+            return self._clock.now_us()
+        return self._newest_us + round((self._clock.monotonic_s() - self._newest_s) * 1e6)
+
+    def _fetch(self, book: BookTrack) -> None:
+        if self._tasks is None or self._gate.stopping.is_set() or not self._exchange.book_needs_snapshot:
+            return
+        book.fetching = True
+        fetch = self._tasks.create_task(self._fetch_book(book))
+        self._fetches.add(fetch)
+        fetch.add_done_callback(self._fetches.discard)
+
+    async def _fetch_book(self, book: BookTrack) -> None:
+        """Ask for snapshots until the book is whole, or its connection is lost; its changes wait meanwhile."""
+        backoff = Backoff(
+            initial_s=self._settings.backoff_initial_s, cap_s=self._settings.backoff_cap_s, random=self._random
+        )
+        attempt = 0
+        try:
+            while book.asked and not self._gate.stopping.is_set():
+                attempt += 1
+                delay_s = await self._try_snapshot(book, backoff, attempt)
+                if delay_s is None:
+                    return
+                await self._gate.wait(delay_s)
+        except Exception as error:  # noqa: BLE001 - a bug costs one book its snapshot, which the next change asks for again
+            self._log.error("feed.bug", symbol=book.symbol, error=repr(error), exc_info=error)
+        finally:
+            book.fetching = False
+
+    async def _try_snapshot(self, book: BookTrack, backoff: Backoff, attempt: int) -> float | None:
+        """Fetch one snapshot; return None where the book is whole, else the seconds to wait before the next one."""
+        request = self._exchange.snapshot_request(book.symbol)
+        try:
+            await self._snapshot_pace.acquire()
+            body = await self._rest.get(request)
+            snapshot = self._exchange.parse_snapshot(book.symbol, body, self._clock.now_us())
+        except CollectorError as error:
+            delay_s = backoff.delay_s(judge(error), stay_away_s(error))
+            if attempt & (attempt - 1) == 0:
+                self._log.warning(
+                    "feed.snapshot_failed",
+                    symbol=book.symbol,
+                    reason=str(error),
+                    attempt=attempt,
+                    retry_in_s=round(delay_s, 1),
+                )
+            return delay_s
+        if not book.asked:
+            # The connection was lost meanwhile: this snapshot is older than whatever the next one will bring.
+            return None
+        if book.take_snapshot(snapshot):
+            self._log.info("feed.book_synchronised", symbol=book.symbol, update_id=snapshot.last_id, attempts=attempt)
+            return None
+        self._log.info("feed.snapshot_stale", symbol=book.symbol, update_id=snapshot.last_id, attempt=attempt)
+        return backoff.delay_s()
+
+    async def _settle_books(self) -> None:
+        """Let the snapshots come that were asked for before a replay ended."""
+        if self._fetches:
+            await asyncio.wait(self._fetches, timeout=self._settings.snapshot_timeout_s)
+
+
+def open_rest(
+    exchange: Exchange,
+    settings: configuration.Feed,
+    clock: Clock,
+    *,
+    rest_url: str = "",
+    recorder: Recorder | None = None,
+) -> Rest:
+    """Return the REST client for an exchange, as the configuration says; whoever opens it closes it."""
+    return Rest(
+        rest_url or exchange.rest_url,
+        weight_per_min=exchange.limits.weight_per_min,
+        timeout_s=settings.snapshot_timeout_s,
+        max_bytes=settings.rest_max_bytes,
+        clock=clock,
+        proxy=settings.proxy,
+        recorder=recorder,
+    )

@@ -1,0 +1,363 @@
+"""A link: the place of one websocket connection in a feed. Connections fill it one by one; it outlives them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from aiolimiter import AsyncLimiter
+from structlog.typing import FilteringBoundLogger
+
+from collector import config
+from collector.clock import Clock
+from collector.errors import CollectorError
+from collector.events import GapCause
+from collector.exchanges.base import ConnectionPlan, Exchange
+from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_limit_s, stay_away_s
+from collector.feeds.connection import Connection, Ending, Receiver, open_connection
+from collector.feeds.sink import Recorder
+from collector.feeds.status import ConnectionStatus, LinkState
+from collector.feeds.tracks import Track
+
+END_OF_RECORDING = "end of recording"
+"""The close reason (with code 1000) by which a replay server says that nothing more will come."""
+
+_TICK_S = 0.25
+_FIRST_TICK_S = 0.02
+_PLANNED: frozenset[GapCause] = frozenset({"rotation", "exchange_maintenance"})
+"""Causes that say nothing against the next connection: it is opened at once."""
+
+
+class Gate:
+    """What every link of a feed passes before it connects: the exchange's limit, its ban, and whether to go on at all.
+
+    Args:
+        connects: the limit of connection attempts, shared by all feeds of an exchange.
+    """
+
+    def __init__(self, connects: AsyncLimiter, clock: Clock) -> None:
+        self.stopping = asyncio.Event()
+        self._connects = connects
+        self._clock = clock
+        self._banned_until_s = 0.0
+
+    @property
+    def banned_s(self) -> float:
+        """For how many more seconds the exchange wants no connection."""
+        return max(0.0, self._banned_until_s - self._clock.monotonic_s())
+
+    def ban(self, seconds: float) -> None:
+        """Keep all links away for so long."""
+        self._banned_until_s = max(self._banned_until_s, self._clock.monotonic_s() + seconds)
+
+    async def wait(self, seconds: float) -> None:
+        """Return after so long, and after a ban, or as soon as the feed stops."""
+        while not self.stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(seconds, self.banned_s)):
+                    await self.stopping.wait()
+            seconds = 0.0
+            if self.banned_s <= 0:
+                return
+
+    async def enter(self) -> bool:
+        """Wait for a turn to connect; return False where the feed stops."""
+        await self.wait(0.0)
+        # Looked at in turns, because waiting for the limiter itself could not be ended by a stop.
+        while not self.stopping.is_set() and not self._connects.has_capacity():
+            await self.wait(_TICK_S)
+        if self.stopping.is_set():
+            return False
+        await self._connects.acquire()
+        return True
+
+
+class Link:
+    """Keep one connection of a plan up, whatever happens, and know how it does.
+
+    Args:
+        number: names the connection in logs, recordings and statuses.
+        url: where to connect.
+        tracks: the subscriptions that the connection carries.
+        receiver: takes its messages; made for the link, because it counts them there.
+        exchange_now_us: estimates the exchange's clock.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        url: str,
+        plan: ConnectionPlan,
+        tracks: Sequence[Track],
+        *,
+        exchange: Exchange,
+        settings: config.Feed,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        gate: Gate,
+        exchange_now_us: Callable[[], int],
+        observed: Callable[[Track, int], None],
+        recorder: Recorder | None,
+        random: Callable[[], float],
+    ) -> None:
+        self.number = number
+        self.url = url
+        self.plan = plan
+        self.tracks = tracks
+        self.messages = 0
+        self.bytes = 0
+        self.malformed = 0
+        self.finished = False
+        self._exchange = exchange
+        self._settings = settings
+        self._clock = clock
+        self._log = log.bind(connection=number)
+        self._gate = gate
+        self._exchange_now_us = exchange_now_us
+        self._observed = observed
+        self._recorder = recorder
+        self._random = random
+        self._backoff = Backoff(initial_s=settings.backoff_initial_s, cap_s=settings.backoff_cap_s, random=random)
+        self._receiver: Receiver | None = None
+        self._wake = asyncio.Event()
+        self._state: LinkState = "waiting"
+        self._since_us = clock.now_us()
+        self._connections = 0
+        self._failures = 0
+        self._fruitless = 0
+        self._last_error = ""
+        self._cause: GapCause | None = None
+        self._planned_s = float("-inf")
+        self._lost_s: float | None = None
+        self._opened_s = 0.0
+        self._rotate_s = float("inf")
+        self._pinged_s = 0.0
+        self._messages_seen = 0
+        self._messages_before = 0
+        self._last_frame_s: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Link {self.number} {self._state} {self.url} messages={self.messages}>"
+
+    @property
+    def delivers(self) -> bool:
+        """Whether the present connection has brought an event of any subscription."""
+        return any(track.delivers for track in self.tracks)
+
+    def leave(self, cause: GapCause) -> None:
+        """Have the connection closed and another one opened, for this reason."""
+        self._cause = self._cause or cause
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Have the link look at its state now, and not at its next tick."""
+        self._wake.set()
+
+    async def keep(self, receiver: Receiver) -> None:
+        """Open connections one after the other until the feed stops, or a replay ends."""
+        self._receiver = receiver
+        while await self._gate.enter():
+            delay_s = await self._attempt()
+            if self.finished or self._gate.stopping.is_set():
+                break
+            self._enter("waiting")
+            await self._gate.wait(delay_s)
+        self._enter("closed")
+
+    def status(self) -> ConnectionStatus:
+        """Describe the connection as it is now."""
+        last_s = self._last_frame_s
+        return ConnectionStatus(
+            number=self.number,
+            url=self.url,
+            state=self._state,
+            since_us=self._since_us,
+            reconnects=max(0, self._connections - 1),
+            messages=self.messages,
+            bytes=self.bytes,
+            malformed=self.malformed,
+            last_frame_age_s=None if last_s is None else self._clock.monotonic_s() - last_s,
+            last_error=self._last_error,
+        )
+
+    def tick(self) -> None:
+        """Look at all clocks: report holes, silent subscriptions and latencies; find out whether to reconnect."""
+        now_s = self._clock.monotonic_s()
+        if self.messages != self._messages_seen:
+            self._messages_seen = self.messages
+            self._last_frame_s = now_s
+        for track in self.tracks:
+            track.due(now_s)
+            newest_us = track.sample()
+            if newest_us is not None:
+                self._observed(track, newest_us)
+            if track.state != "live":
+                self._look_for_first_data(track, now_s)
+        limit_s = stall_limit_s(self._settings.stall_timeout_s, self._fruitless)
+        if now_s - max(self._opened_s, self._last_frame_s or 0.0) >= limit_s:
+            self._log.warning("feed.connection_stalled", silent_s=limit_s)
+            self.leave("stall")
+        elif now_s >= self._rotate_s:
+            self._log.info("feed.connection_rotated", age_s=round(now_s - self._opened_s))
+            # With make-before-break, the next connection would be opened before this one is closed.
+            self.leave("rotation")
+
+    async def _attempt(self) -> float:
+        """Open a connection and stay with it to its end; return how long to wait before the next one, in seconds."""
+        self._cause = None
+        self._opened_s = self._clock.monotonic_s()
+        try:
+            ending = await self._serve()
+        except CollectorError as error:
+            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a bug costs a reconnect, not the process; it is logged as one
+            return self._failed(error)
+        return self._ended(ending)
+
+    async def _serve(self) -> Ending | None:
+        self._enter("connecting")
+        self._messages_before = self.messages
+        for track in self.tracks:
+            track.begin()
+        if self._receiver is None:
+            return None
+        self._wake.clear()
+        connection = await open_connection(self.url, self._receiver, settings=self._settings, now_us=self._clock.now_us)
+        self._opened()
+        try:
+            await self._subscribe(connection)
+            await self._stay(connection)
+        finally:
+            await self._close(connection)
+        if connection.failure is not None:
+            raise connection.failure
+        return connection.ending
+
+    def _opened(self) -> None:
+        self._connections += 1
+        self._enter("open")
+        self._opened_s = now_s = self._pinged_s = self._clock.monotonic_s()
+        life_s = self._exchange.limits.connection_life_s
+        self._rotate_s = float("inf") if life_s is None else now_s + rotation_s(life_s, self._random())
+        self._log.info("feed.connection_opened", url=self.url, subscriptions=len(self.tracks))
+        self._record("+", self.url)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        pace = AsyncLimiter(1, 1 / self._exchange.limits.frames_per_s)
+        for frame in self.plan.frames:
+            await pace.acquire()
+            self._record(">", frame)
+            await connection.send(frame)
+        now_s = self._clock.monotonic_s()
+        for track in self.tracks:
+            track.expect(now_s)
+
+    async def _stay(self, connection: Connection) -> None:
+        """Wait for a reason to leave, with a look at all clocks at each tick. Messages don't pass through here."""
+        ping_s = self._exchange.limits.ping_interval_s
+        ping = self._exchange.ping_frame()
+        while connection.ending is None and self._cause is None and not self._gate.stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._tick_s()):
+                    await self._wake.wait()
+            self._wake.clear()
+            self.tick()
+            now_s = self._clock.monotonic_s()
+            if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
+                self._pinged_s = now_s
+                await connection.send(ping)
+
+    async def _close(self, connection: Connection) -> None:
+        await connection.close()
+        # What came since the last tick counts for its connection.
+        self.tick()
+        ending = connection.ending
+        sentence = ending.sentence if ending is not None else "closed"
+        self._record("-", sentence)
+        self.finished = (
+            ending is not None and not ending.ours and ending.code == 1000 and ending.reason == END_OF_RECORDING
+        )
+        if not self.finished and not self._gate.stopping.is_set():
+            for track in self.tracks:
+                track.interrupt(self._cause or "disconnect")
+
+    def _ended(self, ending: Ending | None) -> float:
+        """Judge a connection that was open and has ended; return the delay before the next one."""
+        sentence = ending.sentence if ending is not None else "closed"
+        lived_s = self._clock.monotonic_s() - self._opened_s
+        report = self._log.info if self.finished or self._gate.stopping.is_set() else self._log.warning
+        report(
+            "feed.connection_closed",
+            cause=self._cause or ("finished" if self.finished else "disconnect"),
+            how=sentence,
+            lived_s=round(lived_s, 1),
+            messages=self.messages - self._messages_before,
+        )
+        self._last_error = sentence
+        if self._lost_s is None:
+            self._lost_s = self._clock.monotonic_s()
+        self._fruitless = 0 if self.delivers else self._fruitless + (self._cause == "stall")
+        if self.delivers and lived_s >= self._settings.backoff_cap_s:
+            self._backoff.reset()
+        now_s = self._clock.monotonic_s()
+        if self._cause in _PLANNED and self.delivers and now_s - self._planned_s >= self._settings.backoff_cap_s:
+            self._planned_s = now_s
+            return 0.0
+        delay_s = self._backoff.delay_s()
+        self._give_up_waiting(delay_s)
+        return delay_s
+
+    def _failed(self, error: Exception) -> float:
+        """Log a failed attempt, or a bug; return the delay before the next attempt."""
+        verdict = judge(error)
+        away_s = stay_away_s(error)
+        if away_s is not None:
+            self._gate.ban(away_s)
+        delay_s = self._backoff.delay_s(verdict, away_s)
+        self._give_up_waiting(delay_s)
+        self._failures += 1
+        self._last_error = str(error) or type(error).__name__
+        if verdict is Verdict.BUG:
+            self._log.error("feed.bug", error=repr(error), retry_in_s=round(delay_s, 1), exc_info=error)
+        elif self._failures & (self._failures - 1) == 0:
+            # The 1st, 2nd, 4th, 8th …: an exchange that is away for a day doesn't fill the log.
+            self._log.warning(
+                "feed.connection_failed", reason=str(error), attempt=self._failures, retry_in_s=round(delay_s, 1)
+            )
+        return delay_s
+
+    def _give_up_waiting(self, delay_s: float) -> None:
+        """Have an outage entered in the ledger once it has lasted, or is going to last, as long as silence may."""
+        now_s = self._clock.monotonic_s()
+        if self._lost_s is not None and now_s + delay_s - self._lost_s >= self._settings.first_data_timeout_s:
+            for track in self.tracks:
+                track.call_lost()
+
+    def _look_for_first_data(self, track: Track, now_s: float) -> None:
+        if track.delivers:
+            self._lost_s = None
+            track.notice_data(now_s)
+        elif track.overdue(now_s, self._settings.first_data_timeout_s):
+            self._log.warning(
+                "feed.subscription_silent",
+                symbol=track.symbol,
+                stream=track.stream,
+                timeout_s=self._settings.first_data_timeout_s,
+                others_deliver=self.delivers,
+            )
+            track.call_silent("silent_subscription", self._exchange_now_us(), "no data since the subscription")
+
+    def _tick_s(self) -> float:
+        since_s = self._clock.monotonic_s() - self._opened_s
+        if since_s < self._settings.first_data_timeout_s and not self.delivers:
+            return _FIRST_TICK_S
+        return min(_TICK_S, self._settings.stall_timeout_s / 4, self._settings.reorder_grace_s / 2)
+
+    def _enter(self, state: LinkState) -> None:
+        self._state = state
+        self._since_us = self._clock.now_us()
+
+    def _record(self, kind: str, payload: str) -> None:
+        if self._recorder is not None:
+            self._recorder.frame(self._clock.now_us() * 1000, self.number, kind, payload)
