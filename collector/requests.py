@@ -1,8 +1,8 @@
 """What the command line asks of the daemon: the arguments of the control socket's commands, as structs.
 
-``ping`` → the daemon's pid and version · ``start`` StartRequest → SessionStatus · ``stop`` StopRequest → SessionStatus of
-the stopped ones · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus · ``show``,
-``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest · ``shutdown`` → nothing, once it has begun.
+``ping`` → the daemon's pid and version · ``start`` StartRequest → SessionStatus · ``stop`` StopRequest → SessionStatus
+of those it stopped · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus ·
+``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest · ``shutdown`` → nothing, once it has begun.
 """
 
 from __future__ import annotations
