@@ -223,6 +223,7 @@ def _fill(holes: list[_Hole], trade_id: int, timestamp_us: int | None) -> bool:
         return False
     hole = holes[at]
     before = msgspec.structs.replace(hole, last=trade_id - 1, to_us=timestamp_us)
-    after = msgspec.structs.replace(hole, first=trade_id + 1, from_us=timestamp_us)
+    # What lies between two trades that came is missing, even where the ids before the first are nobody's.
+    after = msgspec.structs.replace(hole, first=trade_id + 1, from_us=timestamp_us, counts=True)
     holes[at : at + 1] = [part for part in (before, after) if part.first <= part.last]
     return True
