@@ -6,7 +6,6 @@ At any moment ``received == written + pending + dropped``. Everything here is ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from collector.events import BookTop, Gap, Kline, Trade
@@ -22,6 +21,8 @@ class Batch:
     books: list[BookTop] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     klines: list[Kline] = field(default_factory=list)
+    observed: dict[str, int] = field(default_factory=dict)
+    """Per symbol, the newest exchange time that was seen since the swap before."""
 
     @property
     def rows(self) -> int:
@@ -67,16 +68,14 @@ class SessionBuffer:
 
     Args:
         max_rows: how many rows of prices and orderbook may be pending.
-        observe: takes the exchange times that the feed sees (``candles.clock``).
     """
 
-    def __init__(self, max_rows: int, observe: Callable[[str, int], None] | None = None) -> None:
+    def __init__(self, max_rows: int) -> None:
         self.max_rows = max_rows
         self.received = 0
         self.written = 0
         self.dropped = 0
         self.klines_dropped = 0
-        self.last_event_us: dict[str, int] = {}
         self._ceiling = max_rows  # how many may have been received before the next one is dropped
         self._trades: list[Trade] = []
         self._books: list[BookTop] = []
@@ -84,7 +83,7 @@ class SessionBuffer:
         self._klines: deque[Kline] = deque(maxlen=_MAX_KLINES)
         self._in_flight = 0
         self._runs: dict[tuple[str, str], _Run] = {}
-        self._observe = observe
+        self._observed: dict[str, int] = {}
 
     @property
     def pending(self) -> int:
@@ -124,17 +123,16 @@ class SessionBuffer:
             self._klines.append(kline)
 
     def observe(self, symbol: str, timestamp_us: int) -> None:
-        """Learn an exchange time of a symbol."""
-        self.last_event_us[symbol] = timestamp_us
-        if self._observe is not None:
-            self._observe(symbol, timestamp_us)
+        """Learn an exchange time of a symbol; the newest one is in the next batch."""
+        if timestamp_us > self._observed.get(symbol, 0):
+            self._observed[symbol] = timestamp_us
 
     # What the flusher calls
 
     def swap(self) -> Batch:
         """Take out what has come; its rows stay pending until ``written`` or ``failed`` is told of them."""
-        batch = Batch(self._trades, self._books, self._gaps, list(self._klines))
-        self._trades, self._books, self._gaps = [], [], []
+        batch = Batch(self._trades, self._books, self._gaps, list(self._klines), self._observed)
+        self._trades, self._books, self._gaps, self._observed = [], [], [], {}
         self._klines.clear()
         self._in_flight += batch.rows
         return batch

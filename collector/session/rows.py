@@ -9,11 +9,11 @@ from __future__ import annotations
 import decimal
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Protocol
 
 from msgspec.structs import astuple
 
 from collector.events import BookTop, Trade
+from collector.session.gaps import Entry
 from collector.streams import BOOK_LEVELS, ORDERBOOK, PRICES
 
 EXACT = decimal.Context(
@@ -33,26 +33,6 @@ _TEXT = str.maketrans({",": ";", '"': "'", "\n": " ", "\r": " ", "\0": " "})
 
 class MalformedRow(ValueError):
     """A value of an event cannot be a field of CSV: no number, or text that would break the line."""
-
-
-class LedgerRow(Protocol):
-    """What a row of ``gaps.csv`` is made of; see ``gaps.Entry``."""
-
-    detected_us: int
-    gap_id: str
-    symbol: str
-    stream: str
-    cause: str
-    from_us: int | None
-    to_us: int | None
-    from_id: int | None
-    to_id: int | None
-    expected_rows: int | None
-    repaired_rows: int
-    state: str
-    repaired_from: str
-    detail: str
-    revision: int
 
 
 def format_trades(trades: Sequence[Trade], first_seq: int) -> tuple[bytes, list[Decimal]]:
@@ -114,7 +94,7 @@ def format_books(tops: Sequence[BookTop], first_seq: int) -> bytes:
     return _checked("".join(lines), len(lines), _BOOK_COMMAS)
 
 
-def format_gap(entry: LedgerRow, seq: int) -> bytes:
+def format_gap(entry: Entry, seq: int) -> bytes:
     """Return a row of ``gaps.csv``; commas, quotes and line ends of ``detail`` are replaced."""
     fields = (
         entry.detected_us, entry.gap_id, plain(entry.symbol), entry.stream, entry.cause, _or_empty(entry.from_us),

@@ -15,7 +15,7 @@ import contextlib
 import errno
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -598,6 +598,42 @@ class CsvLog:
                     yield from self._read_rows(fd, len(file.stream.header.encode()), end)
                 finally:
                     self._files.close(fd)
+
+    def tail_rows(self, file: StreamFile, wanted: Callable[[list[str]], bool]) -> list[list[str]]:
+        """Read a file's last rows, back to a stretch whose first row is not ``wanted`` any more; in file order.
+
+        Raises:
+            LogError: a segment cannot be read.
+        """
+        names = [name for _, name in closed_segments(self._files.names(file.path.parent), file.stream)]
+        rows: list[list[str]] = []
+        for name in reversed([*names, file.path.name]):
+            path = file.path.with_name(name)
+            with _translated(path, "read"):
+                fd = self._files.open_append(path)
+                try:
+                    end = file.size if path == file.path else self._files.size(fd)
+                    rows = self._tail_of(fd, len(file.stream.header.encode()), end, wanted) + rows
+                finally:
+                    self._files.close(fd)
+            if rows and not wanted(rows[0]):
+                break
+        return rows
+
+    def _tail_of(self, fd: int, start: int, end: int, wanted: Callable[[list[str]], bool]) -> list[list[str]]:
+        rows: list[list[str]] = []
+        rest = b""
+        while end > start:
+            begin = max(start, end - _CHUNK)
+            content = self._files.read(fd, end - begin, begin) + rest
+            cut = 0 if begin == start else content.find(b"\n") + 1
+            rest = content[:cut]
+            lines = content[cut:].decode().split("\n")
+            rows = [line.split(",") for line in lines if line] + rows
+            end = begin
+            if rows and not wanted(rows[0]):
+                break
+        return rows
 
     def _read_rows(self, fd: int, start: int, end: int) -> Iterator[list[str]]:
         rest = b""

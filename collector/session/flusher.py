@@ -1,0 +1,592 @@
+"""The flusher: every half second, what the buffer holds becomes durable rows, candles and ledger entries.
+
+Everything that blocks happens in one thread, the log's, which an executor of one worker stands for; the event loop only
+swaps the buffer and counts. The order within a flush is fixed: trades and book rows, candles folded from exactly those
+trades that are in the file, candle rows, ledger rows, one sync, and then the word to the replicator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from collector.candles.aggregator import Candle, GapTest
+from collector.candles.compare import Comparison, KlineCheck
+from collector.clock import Clock
+from collector.errors import LogError
+from collector.events import BookTop, Gap, Trade
+from collector.session.buffer import Batch, SessionBuffer
+from collector.session.gaps import Entry, GapLedger
+from collector.session.rows import MalformedRow, format_books, format_gap, format_trades, split_malformed
+from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
+from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+
+Health = Literal["ok", "degraded", "failed"]
+
+_T = TypeVar("_T")
+
+
+class CandleBuilder(Protocol):
+    """What the flusher asks of a symbol's aggregator; called in the log's thread."""
+
+    def fold(self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal]) -> None: ...
+
+    def close_due(self, exchange_now_us: int, gaps: GapTest) -> list[Candle]: ...
+
+    def finish(self, gaps: GapTest) -> list[Candle]: ...
+
+    def revise(self, from_us: int, to_us: int) -> None: ...
+
+
+class ExchangeTime(Protocol):
+    """What the flusher asks of the exchange's clock; called in the event loop's thread."""
+
+    def observe(self, symbol: str, timestamp_us: int, monotonic_s: float) -> None: ...
+
+    def freeze(self, symbol: str, stream: str, monotonic_s: float) -> None: ...
+
+    def thaw(self, symbol: str, stream: str) -> None: ...
+
+    def now_us(self, symbol: str, monotonic_s: float) -> int | None: ...
+
+
+@dataclass(slots=True)
+class _Ticks:
+    """Trades as they are about to stand in the file."""
+
+    trades: list[Trade]
+    first_seq: int
+    quotes: list[Decimal]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Lines of one file that are not in it yet, and what they were made of."""
+
+    file: StreamFile
+    parts: list[bytes] = field(default_factory=list)
+    rows: int = 0
+    ticks: list[_Ticks] = field(default_factory=list)
+    tops: list[BookTop] = field(default_factory=list)
+
+    @property
+    def next_seq(self) -> int:
+        return self.file.next_seq + self.rows
+
+    def add(self, content: bytes, rows: int) -> None:
+        self.parts.append(content)
+        self.rows += rows
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What one flush did. ``refused`` rows could not be lines at all."""
+
+    commits: list[Commit] = field(default_factory=list)
+    durable: int = 0
+    refused: int = 0
+    error: LogError | None = None
+
+
+@dataclass(slots=True)
+class FlushStatistics:
+    """Counters since the session was begun or resumed; durations in seconds, of the whole flush."""
+
+    flushes: int = 0
+    errors: int = 0
+    last_duration_s: float = 0.0
+    longest_s: float = 0.0
+    candles_compared: Counter[str] = field(default_factory=Counter)
+
+
+class Flusher:
+    """Move a session's events from its buffer to its log.
+
+    Args:
+        files: the file of each stream and symbol; ``gaps`` has the symbol "".
+        candles: the aggregator of each symbol; none where no candles are wanted.
+        interrupted: tells which (symbol, stream) deliver nothing now, so that their exchange time stands still.
+        on_commit: is told what became durable; called in the event loop's thread.
+        on_health: is told when writing goes wrong, fails for good, or goes on (``reason`` is empty then).
+    """
+
+    def __init__(
+        self,
+        *,
+        buffer: SessionBuffer,
+        csv_log: CsvLog,
+        files: Mapping[tuple[str, str], StreamFile],
+        ledger: GapLedger,
+        candles: dict[str, CandleBuilder],
+        exchange_time: ExchangeTime,
+        executor: Executor,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        interval_s: float,
+        on_commit: Callable[[Sequence[Commit]], None],
+        on_health: Callable[[Health, str], None],
+        interrupted: Callable[[], Collection[tuple[str, str]]] = frozenset,
+        counts_raw: bool = True,
+    ) -> None:
+        self.health: Health = "ok"
+        self.statistics = FlushStatistics()
+        self.lost: list[Gap] = []
+        """Rows that were given up; in the ledger too, as far as that could be written."""
+        self._buffer = buffer
+        self._csv = csv_log
+        self._files = files
+        self._ledger = ledger
+        self._candles = candles
+        self._exchange_time = exchange_time
+        self._executor = executor
+        self._clock = clock
+        self._log = log
+        self._interval_s = interval_s
+        self._on_commit = on_commit
+        self._on_health = on_health
+        self._interrupted = interrupted
+        self._frozen: set[tuple[str, str]] = set()
+        self._pending: dict[StreamFile, _Pending] = {}
+        self._unsynced_rows = 0
+        self._paused_us: dict[tuple[str, str], int] = {}
+        self._resumed: dict[tuple[str, str], int] = {}
+        self._checks = {symbol: KlineCheck(counts_raw=counts_raw) for symbol in candles}
+        self._stopping = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._cancelled: asyncio.CancelledError | None = None
+
+    def expect_resumption(self, symbol: str, stream: str, last_us: int, *, numbered: bool) -> None:
+        """Learn when a resumed session's stream paused.
+
+        Args:
+            numbered: the feed reports what is missing by its ids; otherwise the hole is entered here, by its times.
+        """
+        self._paused_us[symbol, stream] = last_us
+        if not numbered:
+            self._resumed[symbol, stream] = last_us
+
+    async def run(self) -> None:
+        """Flush at every interval until ``stop``; a slow flush delays the next one, and they never overlap."""
+        due_s = self._clock.monotonic_s() + self._interval_s
+        while not self._stopping.is_set() and self.health != "failed":
+            try:
+                async with asyncio.timeout(max(0.0, due_s - self._clock.monotonic_s())):
+                    await self._stopping.wait()
+            except TimeoutError:
+                await self.flush()
+                due_s = max(due_s + self._interval_s, self._clock.monotonic_s())
+
+    def stop(self) -> None:
+        """End ``run`` after the flush that is under way; ``finish`` writes the rest."""
+        self._stopping.set()
+
+    async def flush(self) -> None:
+        """Make what is in the buffer durable, or keep it for the next try."""
+        async with self._turn:
+            await self._flush(final=False)
+        self._answer_cancellation()
+
+    async def finish(self, deadline_s: float) -> bool:
+        """Write everything, open candles too; where that fails until a deadline, give the rest up and say what it was.
+
+        Args:
+            deadline_s: for how long a failing write is tried again.
+
+        Returns:
+            Whether every row is durable.
+        """
+        self.stop()
+        async with self._turn:
+            if self.health == "failed":
+                return False
+            started_s = self._clock.monotonic_s()
+            await self._flush(final=True)
+            while self.health == "degraded" and self._clock.monotonic_s() - started_s < deadline_s:
+                await asyncio.sleep(min(self._interval_s, deadline_s))
+                await self._flush(final=True)
+            if self.health == "degraded":
+                await self._fail("The log could not be written before the session had to end.")
+        self._answer_cancellation()
+        return self.health == "ok"
+
+    async def _flush(self, *, final: bool) -> None:
+        if self.health == "failed":
+            return
+        started_s = self._clock.monotonic_s()
+        batch = self._buffer.swap()
+        times = self._exchange_times(batch, started_s)
+        outcome = await self._in_log_thread(lambda: self._write(batch, times, final=final))
+        self._buffer.mark_failed(outcome.refused)
+        self._buffer.mark_written(outcome.durable)
+        self.statistics.flushes += 1
+        self.statistics.last_duration_s = took_s = self._clock.monotonic_s() - started_s
+        self.statistics.longest_s = max(self.statistics.longest_s, took_s)
+        if outcome.commits:
+            self._on_commit(outcome.commits)
+        await self._judge(outcome.error)
+
+    async def _judge(self, error: LogError | None) -> None:
+        if error is None:
+            if self.health == "degraded":
+                self.health = "ok"
+                self._on_health("ok", "")
+            return
+        self.statistics.errors += 1
+        if error.permanent:
+            await self._fail(str(error))
+        elif self._buffer.full:
+            await self._fail(f"{error} {self._buffer.max_rows} rows waited in memory, and no more may.")
+        elif self.health == "ok":
+            self.health = "degraded"
+            self._on_health("degraded", str(error))
+
+    async def _fail(self, reason: str) -> None:
+        """Give up what could not be written, name it in the ledger, and say that it is over."""
+        self._buffer.end_runs()
+        batch = self._buffer.swap()
+        outcome = await self._in_log_thread(lambda: self._give_up(batch, reason))
+        self._buffer.mark_written(outcome.durable)
+        self._buffer.mark_failed(self._buffer.pending)
+        if outcome.commits:
+            self._on_commit(outcome.commits)
+        self.health = "failed"
+        self._on_health("failed", reason)
+
+    async def _in_log_thread(self, work: Callable[[], _T]) -> _T:
+        """Run blocking work to its end, even where the caller is cancelled meanwhile: that is answered afterwards."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError as error:
+                if future.done():
+                    raise
+                self._cancelled = error
+
+    def _answer_cancellation(self) -> None:
+        error, self._cancelled = self._cancelled, None
+        if error is not None:
+            raise error
+
+    def _exchange_times(self, batch: Batch, now_s: float) -> dict[str, int]:
+        """Return each symbol's exchange time as of the swap: every trade before it is in this batch or in the log."""
+        for symbol, newest_us in batch.observed.items():
+            self._exchange_time.observe(symbol, newest_us, now_s)
+        interrupted = set(self._interrupted())
+        for symbol, stream in interrupted - self._frozen:
+            self._exchange_time.freeze(symbol, stream, now_s)
+        for symbol, stream in self._frozen - interrupted:
+            self._exchange_time.thaw(symbol, stream)
+        self._frozen = interrupted
+        times = {symbol: self._exchange_time.now_us(symbol, now_s) for symbol in self._candles}
+        return {symbol: at_us for symbol, at_us in times.items() if at_us is not None}
+
+    # From here on, everything is called in the log's thread.
+
+    def _write(self, batch: Batch, times: Mapping[str, int], *, final: bool) -> _Outcome:
+        outcome = _Outcome()
+        self._format(batch, outcome)
+        try:
+            self._append((PRICES.name, ORDERBOOK.name), outcome)
+            self._make_candles(times, final=final and not self._waits(PRICES.name))
+            self._compare(batch)
+            self._append((OHLCV.name,), outcome)
+            self._note_incidents()
+            self._format_gaps()
+            self._append((GAPS.name,), outcome)
+        finally:
+            self._sync(outcome)
+        return outcome
+
+    def _format(self, batch: Batch, outcome: _Outcome) -> None:
+        """Turn a batch into lines behind those that wait already."""
+        trades: dict[str, list[Trade]] = {}
+        for trade in batch.trades:
+            group = trades.get(trade.symbol)
+            if group is None:
+                trades[trade.symbol] = [trade]
+            else:
+                group.append(trade)
+        tops: dict[str, list[BookTop]] = {}
+        for top in batch.books:
+            tops.setdefault(top.symbol, []).append(top)
+        for symbol, of_symbol in trades.items():
+            self._format_trades(symbol, of_symbol, outcome)
+        for symbol, states in tops.items():
+            self._format_tops(symbol, states, outcome)
+        for gap in batch.gaps:
+            self._record(gap)
+
+    def _format_trades(self, symbol: str, trades: list[Trade], outcome: _Outcome) -> None:
+        pending = self._pending_of(PRICES.name, symbol)
+        first_seq = pending.next_seq
+        try:
+            content, quotes = format_trades(trades, first_seq)
+        except MalformedRow as error:
+            trades, refused = split_malformed(trades)
+            self._refuse(PRICES.name, symbol, [(trade.timestamp_us, trade.trade_id) for trade in refused], error)
+            outcome.refused += len(refused)
+            if not trades:
+                return
+            content, quotes = format_trades(trades, first_seq)
+        if self._resumed:
+            self._note_resumption(symbol, PRICES.name, trades[0].timestamp_us)
+        pending.add(content, len(trades))
+        pending.ticks.append(_Ticks(trades, first_seq, quotes))
+
+    def _format_tops(self, symbol: str, tops: list[BookTop], outcome: _Outcome) -> None:
+        pending = self._pending_of(ORDERBOOK.name, symbol)
+        try:
+            content = format_books(tops, pending.next_seq)
+        except MalformedRow as error:
+            self._refuse(ORDERBOOK.name, symbol, [(top.timestamp_us, top.update_id) for top in tops], error)
+            outcome.refused += len(tops)
+            return
+        if self._resumed:
+            self._note_resumption(symbol, ORDERBOOK.name, tops[0].timestamp_us)
+        pending.add(content, len(tops))
+        pending.tops.extend(tops)
+
+    def _refuse(self, stream: str, symbol: str, rows: Sequence[tuple[int, int | str]], error: MalformedRow) -> None:
+        self.statistics.errors += 1
+        self._log.error("data_collection.rows_refused", stream=stream, symbol=symbol, rows=len(rows), reason=str(error))
+        self._record(_gap_of(stream, symbol, "malformed", rows, str(error)))
+
+    def _note_resumption(self, symbol: str, stream: str, first_us: int) -> None:
+        """Enter what the pause of a resumed session cost a stream, now that its next row tells the end."""
+        last_us = self._resumed.pop((symbol, stream), None)
+        if last_us is not None:
+            self._record(Gap(symbol, stream, "restart", last_us, first_us, detail="the session was interrupted"))
+
+    def _pending_of(self, stream: str, symbol: str) -> _Pending:
+        file = self._files[stream, symbol]
+        pending = self._pending.get(file)
+        if pending is None:
+            pending = self._pending[file] = _Pending(file)
+        return pending
+
+    def _waits(self, stream: str, symbol: str | None = None) -> bool:
+        return any(
+            file.stream.name == stream and (symbol is None or file.symbol == symbol) and pending.rows
+            for file, pending in self._pending.items()
+        )
+
+    def _append(self, streams: Collection[str], outcome: _Outcome) -> None:
+        """Append what waits for the files of some streams; what went in is folded and forgotten, the rest waits on."""
+        chosen = [pending for file, pending in self._pending.items() if file.stream.name in streams and pending.rows]
+        if not chosen:
+            return
+        writes = []
+        for pending in chosen:
+            if len(pending.parts) > 1:
+                pending.parts = [b"".join(pending.parts)]
+            writes.append(Write(pending.file, pending.parts[0], pending.rows))
+        try:
+            self._csv.append(writes)
+        except LogError as error:
+            outcome.error = _worse(outcome.error, error)
+        for pending, write in zip(chosen, writes, strict=True):
+            if write.written:
+                del self._pending[pending.file]
+                if pending.file.stream in (PRICES, ORDERBOOK):
+                    self._unsynced_rows += pending.rows
+                if pending.ticks and pending.file.symbol is not None:
+                    self._fold(pending.file.symbol, pending.ticks)
+
+    def _fold(self, symbol: str, ticks: Sequence[_Ticks]) -> None:
+        builder = self._candles.get(symbol)
+        if builder is None:
+            return
+        try:
+            for part in ticks:
+                seqs = range(part.first_seq, part.first_seq + len(part.trades))
+                builder.fold(part.trades, seqs, part.quotes)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with its candles, the ticks go on)
+            self._give_up_candles(symbol, error)
+
+    def _make_candles(self, times: Mapping[str, int], *, final: bool) -> None:
+        """Put the rows of candles that are due behind those that wait; not while trades of the symbol wait."""
+        waiting = {file.symbol for file, pending in self._pending.items() if file.stream is PRICES and pending.rows}
+        for symbol, builder in list(self._candles.items()):
+            if symbol in waiting:
+                continue
+            try:
+                rows = builder.close_due(times[symbol], self._gap_test(symbol)) if symbol in times else []
+                if final:
+                    rows += builder.finish(self._gap_test(symbol))
+            except Exception as error:  # noqa: BLE001  (as above)
+                self._give_up_candles(symbol, error)
+                continue
+            if rows:
+                pending = self._pending_of(OHLCV.name, symbol)
+                first_seq = pending.next_seq
+                lines = [candle.line(seq) for seq, candle in enumerate(rows, first_seq)]
+                pending.add("".join(lines).encode(), len(lines))
+                self._count_comparisons(self._checks[symbol].add_candles(rows))
+
+    def _give_up_candles(self, symbol: str, error: Exception) -> None:
+        del self._candles[symbol]
+        self.statistics.errors += 1
+        self._log.error("data_collection.candles_failed", symbol=symbol, reason=repr(error), exc_info=error)
+
+    def _gap_test(self, symbol: str) -> GapTest:
+        return lambda from_us, to_us: self._ledger.overlaps(symbol, from_us, to_us)
+
+    def _compare(self, batch: Batch) -> None:
+        for kline in batch.klines:
+            check = self._checks.get(kline.symbol)
+            comparison = check.add_kline(kline) if check is not None else None
+            if comparison is not None:
+                self._count_comparisons([comparison])
+
+    def _count_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+        for comparison in comparisons:
+            self.statistics.candles_compared[comparison.verdict] += 1
+            if comparison.verdict == "differs":
+                self._log.warning(
+                    "data_collection.candle_differs",
+                    symbol=comparison.symbol,
+                    interval=comparison.interval,
+                    timestamp=comparison.timestamp_us,
+                    fields={found.field: (found.ours, found.theirs) for found in comparison.differences},
+                )
+
+    def _record(self, gap: Gap) -> Entry:
+        """Enter a gap in the ledger; candles that it falls into are looked at again."""
+        if gap.cause == "restart" and gap.from_us is None:
+            gap = msgspec.structs.replace(gap, from_us=self._paused_us.get((gap.symbol, gap.stream)))
+        entry = self._ledger.record(gap, self._clock.now_us())
+        builder = self._candles.get(gap.symbol)
+        from_us = gap.from_us if gap.from_us is not None else gap.to_us
+        if gap.stream == PRICES.name and builder is not None and from_us is not None:
+            to_us = gap.to_us if gap.to_us is not None else from_us
+            try:
+                builder.revise(from_us, to_us + 1)
+            except Exception as error:  # noqa: BLE001  (as above)
+                self._give_up_candles(gap.symbol, error)
+        return entry
+
+    def _note_incidents(self) -> None:
+        for incident in self._csv.take_incidents():
+            report_incident(self._log, incident)
+            if incident.file.stream is GAPS:
+                self._ledger.rewrite()
+            gap = gap_of_incident(incident)
+            if gap is not None:
+                self._record(gap)
+
+    def _format_gaps(self) -> None:
+        entries = self._ledger.take_unwritten()
+        if entries:
+            pending = self._pending_of(GAPS.name, "")
+            for entry in entries:
+                pending.add(format_gap(entry, pending.next_seq), 1)
+
+    def _sync(self, outcome: _Outcome) -> None:
+        try:
+            outcome.commits = self._csv.sync()
+        except LogError as error:
+            outcome.error = _worse(outcome.error, error)
+        else:
+            outcome.durable, self._unsynced_rows = self._unsynced_rows, 0
+
+    def _give_up(self, batch: Batch, reason: str) -> _Outcome:
+        """Name every row that will not be written, and write at least the ledger where that is possible."""
+        outcome = _Outcome()
+        self._format(batch, outcome)
+        self._sync(outcome)
+        self.lost = [gap for gap in map(_lost_rows, self._pending.values(), [reason] * len(self._pending)) if gap]
+        self.lost += [gap for file in self._files.values() if (gap := _undurable_rows(file, reason))]
+        for file in list(self._pending):
+            if file.stream is not GAPS:
+                del self._pending[file]
+        self._unsynced_rows = 0
+        for gap in self.lost:
+            self._record(gap)
+        self._note_incidents()
+        self._format_gaps()
+        self._append((GAPS.name,), outcome)
+        ledger = _Outcome()
+        self._sync(ledger)
+        outcome.commits += ledger.commits
+        return outcome
+
+
+def gap_of_incident(incident: Incident) -> Gap | None:
+    """Return what a damaged file lost, as a gap whose ids are the row numbers; None where it lost nothing."""
+    if incident.lost is None:
+        return None
+    first, last = incident.lost
+    return Gap(
+        incident.file.symbol or "",
+        incident.file.stream.name,
+        "log_damaged",
+        None,
+        None,
+        first,
+        last,
+        last - first + 1,
+        state="unrecoverable",
+        detail=f"{incident.detail}; rows {first} to {last} are gone",
+    )
+
+
+def report_incident(log: FilteringBoundLogger, incident: Incident) -> None:
+    """Say in the log what happened to a file."""
+    write = log.warning if incident.kind == "torn" else log.error
+    file = incident.file
+    write(f"data_collection.file_{incident.kind}", path=str(file.path), reason=incident.detail, lost=incident.lost)
+
+
+def _lost_rows(pending: _Pending, reason: str) -> Gap | None:
+    """Return what is lost with the lines that wait for a file; None for candles, which the trades make again."""
+    rows: list[tuple[int, int | str]] = [(t.timestamp_us, t.trade_id) for part in pending.ticks for t in part.trades]
+    rows += [(top.timestamp_us, top.update_id) for top in pending.tops]
+    if not rows:
+        return None
+    return _gap_of(pending.file.stream.name, pending.file.symbol or "", "overflow", rows, reason)
+
+
+def _undurable_rows(file: StreamFile, reason: str) -> Gap | None:
+    """Return the rows that are in a file and may not be on the disk."""
+    first, last = file.durable_seq + 1, file.next_seq - 1
+    if file.stream not in (PRICES, ORDERBOOK) or last < first:
+        return None
+    detail = f"rows {first} to {last} may not be on the disk: {reason}"
+    return Gap(
+        file.symbol or "", file.stream.name, "log_damaged", None, None, first, last, last - first + 1, detail=detail
+    )
+
+
+def _gap_of(
+    stream: str,
+    symbol: str,
+    cause: Literal["overflow", "malformed"],
+    rows: Sequence[tuple[int, int | str]],
+    detail: str,
+) -> Gap:
+    times = [at_us for at_us, _ in rows]
+    ids = [row_id for _, row_id in rows if isinstance(row_id, int)]
+    return Gap(
+        symbol,
+        stream,
+        cause,
+        min(times),
+        max(times),
+        min(ids, default=None),
+        max(ids, default=None),
+        len(rows),
+        detail=detail,
+    )
+
+
+def _worse(first: LogError | None, second: LogError) -> LogError:
+    return second if first is None or (second.permanent and not first.permanent) else first

@@ -1,0 +1,741 @@
+"""A session: one collection run, from its first file to its hashes.
+
+``next_state`` is the state machine, and decides; ``Session`` does what it says. A session owns its directory, its buffer,
+its log, its ledger and its manifest, and nothing outside of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from collector.clock import Clock
+from collector.config import Config
+from collector.errors import CollectorError, LogError, UsageError
+from collector.events import Gap
+from collector.feeds.sink import ResumePoint
+from collector.feeds.status import FeedStatus
+from collector.session.buffer import SessionBuffer
+from collector.session.flusher import (
+    CandleBuilder,
+    ExchangeTime,
+    Flusher,
+    FlushStatistics,
+    Health,
+    gap_of_incident,
+    report_incident,
+)
+from collector.session.gaps import GapLedger
+from collector.session.manifest import (
+    FileRecord,
+    Manifest,
+    StateChange,
+    hash_file,
+    public_config,
+    public_url,
+    save_manifest,
+)
+from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
+from collector.storage.files import Files
+from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
+
+_T = TypeVar("_T")
+
+State = Literal["starting", "active", "degraded", "stopping", "completed", "failed", "interrupted"]
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    "starting": frozenset({"active", "degraded", "stopping", "failed", "interrupted"}),
+    "active": frozenset({"degraded", "stopping", "failed", "interrupted"}),
+    "degraded": frozenset({"active", "starting", "stopping", "failed", "interrupted"}),
+    "stopping": frozenset({"completed", "failed", "interrupted"}),
+    "interrupted": frozenset({"starting", "completed", "failed"}),
+    "completed": frozenset(),
+    "failed": frozenset(),
+}
+"""From each state, the states that may follow. What is final has none."""
+
+RUNNING: frozenset[str] = frozenset({"starting", "active", "degraded", "stopping"})
+"""States in which a process is at work; one found without its process was interrupted."""
+
+FINAL: frozenset[str] = frozenset({"completed", "failed"})
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TAIL_US = 30_000_000  # how far back the end of a file is looked at for holes that no ledger row names yet
+_SETTLED_US = 15_000_000  # holes older than this before the end were in the ledger before the session broke off
+
+
+def next_state(state: State, wanted: State) -> State:
+    """Return the state wanted where it may follow, and raise ValueError where it may not."""
+    if wanted not in TRANSITIONS[state]:
+        raise ValueError(f"A session that is {state} cannot become {wanted}.")
+    return wanted
+
+
+def new_session_id(now_us: int, exchange: str, random: Callable[[], str] = lambda: secrets.token_hex(2)) -> str:
+    """Return a session id that says when and where: ``20261121-081500-binance-7f3a``.
+
+    Args:
+        random: gives the four hexadecimal digits at the end.
+    """
+    at = datetime.fromtimestamp(now_us / 1_000_000, UTC)
+    return check_session_id(f"{at:%Y%m%d-%H%M%S}-{exchange}-{random()}")
+
+
+def check_session_id(session_id: str) -> str:
+    """Return a session id that can name a directory; raise UsageError otherwise."""
+    if not _SESSION_ID.fullmatch(session_id):
+        raise UsageError(
+            f"{session_id[:80]!r} is no session id.", hint="Use 1 to 64 letters, digits, hyphens and underscores."
+        )
+    return session_id
+
+
+def session_directory(data_dir: Path, session_id: str) -> Path:
+    """Return a session's directory, which is inside the data directory whatever the id and whatever links stand there.
+
+    Raises:
+        UsageError: the id is none, or its directory would be outside.
+    """
+    directory = data_dir / f"session_{check_session_id(session_id)}"
+    if not directory.resolve().is_relative_to(data_dir.resolve()):
+        raise UsageError(f"{directory} leads out of the data directory.")
+    return directory
+
+
+class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as it is now. Times are microseconds since the epoch; None where it has not come to that yet."""
+
+    session_id: str
+    exchange: str
+    symbols: tuple[str, ...]
+    data_types: tuple[str, ...]
+    label: str
+    state: State
+    reason: str
+    created_us: int
+    started_us: int | None
+    ended_us: int | None
+    heartbeat_us: int
+    duration_s: float | None
+    received: int
+    written: int
+    pending: int
+    dropped: int
+    prices_count: int
+    orderbook_count: int
+    candles_count: int
+    gaps_count: int
+    open_gaps: int
+    errors_count: int
+    flushes: int
+    last_flush_s: float
+    longest_flush_s: float
+    candles_compared: Mapping[str, int]
+
+
+class SessionFeed(Protocol):
+    """What a session needs of its feed; ``feeds.feed.Feed`` is one."""
+
+    first_data: asyncio.Event
+    finished: asyncio.Event
+
+    async def run(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def status(self) -> FeedStatus: ...
+
+
+CandleFactory = Callable[[str, Path, bool], CandleBuilder]
+"""Make a symbol's aggregator: (symbol, session directory, whether to take up what is in it). Called in the log's thread."""
+
+
+class Session:
+    """Run one session.
+
+    Life: ``prepare`` (files, ledger, manifest), then a feed is made that writes into ``buffer`` and begins at
+    ``resume_points()``, then ``run(feed)``.
+
+    Args:
+        manifest: new (``create_manifest``) or, for one that goes on, loaded.
+        data_dir: the session's directory is made in it.
+        executor: one thread, in which everything that blocks is done; a daemon's sessions may share it.
+        candles: makes a symbol's aggregator; None for none.
+        exchange_time: the exchange's clock, for this session alone.
+        numbered_trades: trade ids count up by one in the file, so that a jump is a hole.
+        known_seq: the highest ``seq`` of a stream and symbol that cursor or database know; 0 where none does.
+        on_commit: is told what became durable, in the event loop's thread.
+        on_status: is told at every change of state and every heartbeat; must not block.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        data_dir: Path,
+        config: Config,
+        clock: Clock,
+        files: Files,
+        executor: Executor,
+        log: FilteringBoundLogger,
+        exchange_time: ExchangeTime,
+        candles: CandleFactory | None = None,
+        numbered_trades: bool = True,
+        known_seq: Callable[[Stream, str | None], int] = lambda _stream, _symbol: 0,
+        on_commit: Callable[[Sequence[Commit]], None] = lambda _commits: None,
+        on_status: Callable[[SessionStatus], None] = lambda _status: None,
+    ) -> None:
+        self.manifest = manifest
+        self.directory = session_directory(data_dir, manifest.session_id)
+        self.buffer = SessionBuffer(config.buffer.max_rows)
+        self.ledger = GapLedger()
+        self.csv = CsvLog(self.directory, files=files, max_open_files=config.csv.max_open_files)
+        self._config = config
+        self._clock = clock
+        self._storage = files
+        self._executor = executor
+        self._log = log.bind(session=manifest.session_id, exchange=manifest.exchange)
+        self._exchange_time = exchange_time
+        self._make_candles = candles
+        self._numbered = numbered_trades
+        self._known_seq = known_seq
+        self._on_commit = on_commit
+        self._on_status = on_status
+        self._resumed = manifest.state == "interrupted"
+        self._streams: dict[tuple[str, str], StreamFile] = {}
+        self._points: dict[str, ResumePoint] = {}
+        self._flusher: Flusher | None = None
+        self._feed: SessionFeed | None = None
+        self._end = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._failure = ""
+        self._stop_reason = ""
+        self._had_data = False
+        self._before = (manifest.received, manifest.written, manifest.dropped, manifest.errors)
+
+    @property
+    def session_id(self) -> str:
+        return self.manifest.session_id
+
+    @property
+    def state(self) -> State:
+        return self.manifest.state  # type: ignore[return-value]  # only ``_enter`` writes it
+
+    @property
+    def stream_files(self) -> list[StreamFile]:
+        """Return the session's files, once it is prepared."""
+        return list(self._streams.values())
+
+    # Beginning
+
+    async def prepare(self) -> None:
+        """Make or recover the session's files, read its ledger and what its feed must know to go on.
+
+        Raises:
+            LogError: the directory or a file cannot be made, or is damaged.
+        """
+        builders = await self._in_log_thread(self._prepare)
+        self._flusher = Flusher(
+            buffer=self.buffer,
+            csv_log=self.csv,
+            files=self._streams,
+            ledger=self.ledger,
+            candles=builders,
+            exchange_time=self._exchange_time,
+            executor=self._executor,
+            clock=self._clock,
+            log=self._log,
+            interval_s=self._config.session.flush_interval_s,
+            on_commit=self._on_commit,
+            on_health=self._take_health,
+            interrupted=self._interrupted_streams,
+        )
+        if self._resumed:
+            self._expect_resumption(self._flusher)
+            self._enter("starting", "goes on after an interruption")
+        else:
+            self.manifest.history.append(StateChange("starting", self._clock.now_us()))
+        await self._save_manifest()
+        self._log.info(
+            "data_collection.session_initialized",
+            directory=str(self.directory),
+            symbols=len(self.manifest.symbols),
+            data_types=self.manifest.data_types,
+            resumed=self._resumed,
+        )
+        self._tell()
+
+    def resume_points(self) -> dict[str, ResumePoint]:
+        """Return, per symbol, where its recording ended; empty for a new session."""
+        return dict(self._points)
+
+    def _prepare(self) -> dict[str, CandleBuilder]:
+        self._make_directory()
+        self._open(GAPS, None)
+        self.ledger.load(self.csv.rows(self._streams[GAPS.name, ""]))
+        wanted = [STREAMS[name] for name in self.manifest.data_types]
+        if PRICES in wanted:
+            wanted.append(OHLCV)
+        for symbol in self.manifest.symbols:
+            for stream in wanted:
+                self._open(stream, symbol)
+        self._note_incidents()
+        if self._resumed:
+            self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
+        if self._make_candles is None or PRICES not in wanted:
+            return {}
+        return {symbol: self._make_candles(symbol, self.directory, self._resumed) for symbol in self.manifest.symbols}
+
+    def _make_directory(self) -> None:
+        if not self._resumed and self._storage.names(self.directory):
+            raise UsageError(f"{self.directory} exists already.", hint="Choose another --id.")
+        try:
+            self._storage.make_folder(self.directory)
+        except OSError as error:
+            raise LogError(f"{self.directory} could not be made: {error.strerror or error}.", permanent=True) from error
+
+    def _open(self, stream: Stream, symbol: str | None) -> None:
+        record = self.manifest.record(stream.name, symbol)
+        known = max(
+            self._known_seq(stream, symbol),
+            record.next_seq - 1 if record is not None else 0,
+            self.ledger.highest_lost_seq(symbol or "", stream.name),
+        )
+        file = self.csv.open(stream, symbol, known_seq=known)
+        self._streams[stream.name, symbol or ""] = file
+        for first, last in file.lost:
+            self._enter_loss(file, first, last)
+
+    def _enter_loss(self, file: StreamFile, first: int, last: int) -> None:
+        symbol, stream = file.symbol or "", file.stream.name
+        if not self.ledger.knows_damage(symbol, stream, first, last):
+            self._log.error("data_collection.rows_lost", path=str(file.path), first_seq=first, last_seq=last)
+            detail = f"rows {first} to {last} were in {file.path.name} once and are gone"
+            gap = Gap(symbol, stream, "log_damaged", None, None, first, last, last - first + 1, "unrecoverable", detail)
+            self.ledger.record(gap, self._clock.now_us())
+
+    def _note_incidents(self) -> None:
+        for incident in self.csv.take_incidents():
+            report_incident(self._log, incident)
+            gap = gap_of_incident(incident)
+            if gap is not None:
+                self.ledger.record(gap, self._clock.now_us())
+
+    def _resume_point(self, symbol: str) -> ResumePoint:
+        prices = self._streams.get((PRICES.name, symbol))
+        book = self._streams.get((ORDERBOOK.name, symbol))
+        last_trade_id = self._find_last_trade(symbol, prices) if prices is not None and prices.rows else None
+        last_update_id: int | None = None
+        times = [int(file.last_row.partition(",")[0]) for file in (prices, book) if file is not None and file.last_row]
+        if book is not None and book.last_row:
+            last_update_id = int(book.last_row.split(",")[_position(ORDERBOOK, "update_id")])
+        return ResumePoint(
+            last_trade_id=last_trade_id,
+            holes=tuple(self.ledger.open_holes(symbol, PRICES.name)),
+            last_update_id=last_update_id,
+            last_event_us=max(times, default=None),
+        )
+
+    def _find_last_trade(self, symbol: str, prices: StreamFile) -> int | None:
+        """Return the highest trade id; enter holes before it that were still waiting for late trades when all ended."""
+        if not self._numbered:
+            return None
+        received = _position(PRICES, "received_at")
+        last_received = int(prices.last_row.split(",")[received] or 0)
+        rows = self.csv.tail_rows(prices, lambda row: int(row[received] or 0) >= last_received - _TAIL_US)
+        highest, holes = find_holes(rows, settled_before_us=last_received - _SETTLED_US)
+        known = self.ledger.open_holes(symbol, PRICES.name)
+        for first, last, from_us, to_us in holes:
+            for part in _without(first, last, known):
+                gap = Gap(
+                    symbol, PRICES.name, "restart", from_us, to_us, part[0], part[1], part[1] - part[0] + 1,
+                    detail="still awaited when the session was interrupted",
+                )  # fmt: skip
+                self.ledger.record(gap, self._clock.now_us())
+        return highest
+
+    def _expect_resumption(self, flusher: Flusher) -> None:
+        for (stream, symbol), file in self._streams.items():
+            if stream in DATA_TYPES and file.last_row:
+                point = self._points[symbol]
+                numbered = stream == ORDERBOOK.name or point.last_trade_id is not None
+                flusher.expect_resumption(symbol, stream, int(file.last_row.partition(",")[0]), numbered=numbered)
+
+    # Running
+
+    async def run(self, feed: SessionFeed) -> None:
+        """Collect from a feed until the session is stopped, its time is over, the feed ends or the log fails.
+
+        The session's state says how it ended; nothing that is only this session's trouble is raised.
+        """
+        flusher = self._prepared()
+        self._feed = feed
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                collecting = tasks.create_task(self._guarded(feed.run(), "The feed failed"))
+                tasks.create_task(self._guarded(flusher.run(), "The flusher failed"))
+                tasks.create_task(self._await_first_data(feed))
+                tasks.create_task(self._await_end_of_feed(feed))
+                tasks.create_task(self._await_duration())
+                tasks.create_task(self._beat())
+                await self._end.wait()
+                self._enter("stopping", self._failure or self._stop_reason)
+                await self._stop_feed(feed, collecting)
+                await self._finish(flusher)
+                self._ended.set()
+        finally:
+            self._ended.set()
+            await asyncio.shield(self._in_log_thread(self.csv.close))
+
+    def request_stop(self, reason: str = "") -> None:
+        """Have the session end: everything that was received is written first. A second request changes nothing."""
+        if not self._end.is_set():
+            self._stop_reason = reason
+            self._end.set()
+
+    def _prepared(self) -> Flusher:
+        if self._flusher is None:
+            raise CollectorError("A session must be prepared before it runs.")
+        return self._flusher
+
+    async def _guarded(self, work: object, what: str) -> None:
+        """Turn a task's error into the end of this session, and of no other."""
+        try:
+            await work  # type: ignore[misc]  # a coroutine; named as an object so that any fits
+        except Exception as error:  # noqa: BLE001  (one session's bug must not end the others)
+            self._log.error("data_collection.session_error", reason=repr(error), exc_info=error)
+            self._failure = self._failure or f"{what}: {error or type(error).__name__}"
+        finally:
+            self._end.set()
+
+    async def _await_first_data(self, feed: SessionFeed) -> None:
+        await _first_of(feed.first_data, self._end)
+        if feed.first_data.is_set():
+            self._had_data = True
+            if self.manifest.started_us is None:
+                self.manifest.started_us = self._clock.now_us()
+            if self.state == "starting":
+                self._enter("active")
+                await self._try_to_save_manifest()
+
+    async def _await_end_of_feed(self, feed: SessionFeed) -> None:
+        await _first_of(feed.finished, self._end)
+        if feed.finished.is_set():
+            self.request_stop("the feed has ended")
+
+    async def _await_duration(self) -> None:
+        if self.manifest.duration_s is None:
+            return
+        since_us = self.manifest.created_us if self.manifest.started_us is None else self.manifest.started_us
+        left_s = self.manifest.duration_s - (self._clock.now_us() - since_us) / 1_000_000
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                await self._end.wait()
+        except TimeoutError:
+            self.request_stop("its duration is over")
+
+    async def _beat(self) -> None:
+        """Save the manifest and tell the status, at every interval until the end."""
+        while not self._ended.is_set():
+            try:
+                async with asyncio.timeout(self._config.session.heartbeat_interval_s):
+                    await self._ended.wait()
+            except TimeoutError:
+                await self._try_to_save_manifest()
+                self._tell()
+
+    async def _stop_feed(self, feed: SessionFeed, collecting: asyncio.Task[None]) -> None:
+        """Have the feed pass on what it has; one that does not end in time is cut off."""
+        try:
+            async with asyncio.timeout(self._config.daemon.stop_deadline_s):
+                await feed.stop()
+                await asyncio.wait([collecting])
+        except TimeoutError:
+            self._log.error("data_collection.feed_did_not_stop", waited_s=self._config.daemon.stop_deadline_s)
+            collecting.cancel()
+        except Exception as error:  # noqa: BLE001  (whatever a feed's end brings, the rows are written)
+            self._log.error("data_collection.session_error", reason=repr(error), exc_info=error)
+            self._failure = self._failure or f"The feed could not be stopped: {error or type(error).__name__}"
+            collecting.cancel()
+
+    async def _finish(self, flusher: Flusher) -> None:
+        written = await flusher.finish(self._config.daemon.stop_deadline_s)
+        if not written and not self._failure:
+            self._failure = "Not all rows could be written."
+        self.manifest.ended_us = self._clock.now_us()
+        if self._failure:
+            self._enter("failed", self._failure)
+        else:
+            self._enter("completed", self._stop_reason)
+        await self._try_to_save_manifest()
+        # The state is safe by now: hashing a long session's files takes a while.
+        try:
+            await self._in_log_thread(self._hash_files)
+        except LogError as error:
+            self._log.warning("data_collection.files_not_hashed", reason=str(error))
+        await self._try_to_save_manifest()
+        self._tell()
+
+    def _take_health(self, health: Health, reason: str) -> None:
+        if health == "degraded":
+            self._log.error("data_collection.csv_write_failed", reason=reason)
+            if self.state in ("starting", "active"):
+                self._enter("degraded", reason)
+        elif health == "ok":
+            self._log.info("data_collection.csv_write_recovered")
+            if self.state == "degraded":
+                self._enter("active" if self._had_data else "starting", "the log can be written again")
+        else:
+            self._log.critical("data_collection.csv_write_given_up", reason=reason)
+            self._failure = reason
+            self.manifest.lost += [_describe(gap) for gap in self._prepared().lost]
+            self._end.set()
+
+    def _interrupted_streams(self) -> Collection[tuple[str, str]]:
+        return interrupted_streams(self._feed.status()) if self._feed is not None else ()
+
+    # Telling
+
+    def _enter(self, state: State, reason: str = "") -> None:
+        before = self.state
+        self.manifest.state = next_state(before, state)
+        self.manifest.reason = reason
+        self.manifest.history.append(StateChange(state, self._clock.now_us(), reason))
+        write = self._log.error if state in ("failed", "degraded") else self._log.info
+        write("data_collection.session_state_changed", before=before, state=state, reason=reason)
+        if state != "starting":
+            self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self._on_status(self.status())
+        except Exception as error:  # noqa: BLE001  (whoever listens must not end the session)
+            self._log.error("data_collection.status_not_taken", reason=repr(error))
+
+    def status(self) -> SessionStatus:
+        """Describe the session as it is now."""
+        manifest = self.manifest
+        statistics = self._flusher.statistics if self._flusher is not None else FlushStatistics()
+        received, written, dropped, errors = self._before
+        return SessionStatus(
+            session_id=manifest.session_id,
+            exchange=manifest.exchange,
+            symbols=tuple(manifest.symbols),
+            data_types=tuple(manifest.data_types),
+            label=manifest.label,
+            state=self.state,
+            reason=manifest.reason,
+            created_us=manifest.created_us,
+            started_us=manifest.started_us,
+            ended_us=manifest.ended_us,
+            heartbeat_us=self._clock.now_us(),
+            duration_s=manifest.duration_s,
+            received=received + self.buffer.received,
+            written=written + self.buffer.written,
+            pending=self.buffer.pending,
+            dropped=dropped + self.buffer.dropped,
+            prices_count=self._count(PRICES),
+            orderbook_count=self._count(ORDERBOOK),
+            candles_count=self._count(OHLCV),
+            gaps_count=len(self.ledger),
+            open_gaps=self.ledger.open_count,
+            errors_count=errors + statistics.errors,
+            flushes=statistics.flushes,
+            last_flush_s=statistics.last_duration_s,
+            longest_flush_s=statistics.longest_s,
+            candles_compared=dict(statistics.candles_compared),
+        )
+
+    def _count(self, stream: Stream) -> int:
+        return sum(file.rows for file in self._streams.values() if file.stream is stream)
+
+    async def _save_manifest(self) -> None:
+        status = self.status()
+        manifest = self.manifest
+        manifest.heartbeat_us = status.heartbeat_us
+        manifest.received, manifest.written = status.received, status.written
+        manifest.dropped, manifest.errors = status.dropped, status.errors_count
+        manifest.gaps, manifest.open_gaps = status.gaps_count, status.open_gaps
+        await self._in_log_thread(self._save_in_log_thread)
+
+    def _save_in_log_thread(self) -> None:
+        self.manifest.files = [self._describe_file(file) for file in self._streams.values()]
+        save_manifest(self.directory, self.manifest, self._storage)
+
+    async def _try_to_save_manifest(self) -> None:
+        try:
+            await self._save_manifest()
+        except LogError as error:
+            self._log.error("data_collection.manifest_not_saved", reason=str(error))
+
+    def _describe_file(self, file: StreamFile) -> FileRecord:
+        known = self.manifest.record(file.stream.name, file.symbol)
+        record = FileRecord(file.stream.name, file.symbol, str(file.path.relative_to(self.directory)))
+        record.rows, record.bytes, record.next_seq = file.rows, file.size, file.next_seq
+        record.hashes = known.hashes if known is not None else {}
+        column = _ID_COLUMNS.get(file.stream.name)
+        if column is not None and file.last_row:
+            record.last_id = file.last_row.split(",")[column]
+            if known is not None and known.first_id:
+                record.first_id = known.first_id
+            else:
+                first = next(self.csv.rows(file), None)
+                record.first_id = first[column] if first is not None else ""
+        return record
+
+    def _hash_files(self) -> None:
+        for file in self._streams.values():
+            folder = file.path.parent
+            names = [name for _, name in closed_segments(self._storage.names(folder), file.stream)]
+            record = self.manifest.record(file.stream.name, file.symbol)
+            if record is not None:
+                record.hashes = {name: hash_file(folder / name) for name in [*names, file.path.name]}
+
+    async def _in_log_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def create_manifest(
+    *,
+    session_id: str,
+    exchange: str,
+    symbols: Sequence[str],
+    data_types: Sequence[str],
+    now_us: int,
+    config: Config,
+    label: str = "",
+    raw_trades: bool = False,
+    duration_s: float | None = None,
+    endpoints: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Return the manifest of a session that is about to begin."""
+    return Manifest(
+        session_id=check_session_id(session_id),
+        exchange=exchange,
+        symbols=list(symbols),
+        data_types=list(data_types),
+        created_us=now_us,
+        label=label,
+        raw_trades=raw_trades,
+        duration_s=duration_s,
+        endpoints={name: public_url(url) for name, url in (endpoints or {}).items()},
+        versions=_versions(),
+        config=public_config(config),
+    )
+
+
+def mark_interrupted(manifest: Manifest, now_us: int) -> bool:
+    """Note that a session was found running without its process; return whether it was."""
+    if manifest.state not in RUNNING:
+        return manifest.state == "interrupted"
+    manifest.state = "interrupted"
+    manifest.reason = "the daemon ended without stopping it"
+    manifest.history.append(StateChange("interrupted", now_us, manifest.reason))
+    return True
+
+
+def close_interrupted(manifest: Manifest, now_us: int, *, policy: Literal["resume", "close"]) -> bool:
+    """Close an interrupted session that is not to be resumed; return whether it was closed.
+
+    One whose duration passed meanwhile is completed, whatever the policy.
+    """
+    since_us = manifest.created_us if manifest.started_us is None else manifest.started_us
+    over = manifest.duration_s is not None and now_us >= since_us + manifest.duration_s * 1_000_000
+    if policy == "resume" and not over:
+        return False
+    state: State = "completed" if over else "failed"
+    manifest.state = next_state("interrupted", state)
+    manifest.reason = "its duration passed while no daemon ran" if over else "the daemon ended without stopping it"
+    manifest.ended_us = now_us
+    manifest.history.append(StateChange(state, now_us, manifest.reason))
+    return True
+
+
+def interrupted_streams(status: FeedStatus) -> set[tuple[str, str]]:
+    """Return the (symbol, stream) of trades that a feed does not deliver now: their exchange time cannot be told."""
+    down = {connection.number for connection in status.connections if connection.state != "open"}
+    return {
+        (stream.symbol, stream.stream)
+        for stream in status.streams
+        if stream.stream == PRICES.name and (stream.connection in down or stream.state != "live")
+    }
+
+
+def find_holes(
+    rows: Iterable[Sequence[str]], *, settled_before_us: int
+) -> tuple[int | None, list[tuple[int, int, int, int]]]:
+    """Return the highest trade id in the last rows of ``prices.csv``, and the holes between their ids.
+
+    Args:
+        settled_before_us: holes before a trade that was received earlier than this are passed over.
+
+    Returns:
+        The id, and for each hole its first and last missing id and the times of the trades around it.
+    """
+    received = _position(PRICES, "received_at")
+    trade_id = _position(PRICES, "trade_id")
+    seen = sorted(
+        (int(row[trade_id]), int(row[0]), int(row[received] or 0)) for row in rows if row[trade_id].isdecimal()
+    )
+    holes = [
+        (before + 1, after - 1, from_us, to_us)
+        for (before, from_us, _), (after, to_us, at_us) in zip(seen, seen[1:], strict=False)
+        if after > before + 1 and at_us >= settled_before_us
+    ]
+    return (seen[-1][0] if seen else None), holes
+
+
+def _without(first: int, last: int, known: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of an inclusive interval that no known one covers."""
+    parts = []
+    for known_first, known_last in known:
+        if known_last < first or known_first > last:
+            continue
+        if known_first > first:
+            parts.append((first, known_first - 1))
+        first = max(first, known_last + 1)
+    if first <= last:
+        parts.append((first, last))
+    return parts
+
+
+def _position(stream: Stream, column: str) -> int:
+    return next(position for position, found in enumerate(stream.columns) if found.name == column)
+
+
+_ID_COLUMNS = {PRICES.name: _position(PRICES, "trade_id"), ORDERBOOK.name: _position(ORDERBOOK, "update_id")}
+
+
+def _describe(gap: Gap) -> str:
+    ids = f", ids {gap.from_id} to {gap.to_id}" if gap.from_id is not None else ""
+    return f"{gap.symbol} {gap.stream}: {gap.expected_rows} rows from {gap.from_us} to {gap.to_us}{ids}: {gap.detail}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    for package in ("collector", "websockets", "msgspec", "uvloop"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of some events is set."""
+    async with asyncio.TaskGroup() as tasks:
+        waits = [tasks.create_task(event.wait()) for event in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
