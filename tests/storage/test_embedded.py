@@ -20,16 +20,8 @@ from pydantic import SecretStr
 
 from collector.config import Config, QuestDB, load_config
 from collector.errors import DatabaseMisconfigured, InstallError
-from collector.storage.embedded import (
-    ADMINISTRATOR,
-    EmbeddedServer,
-    command_line,
-    find_java,
-    java_version,
-    parse_java_version,
-    resolve_settings,
-    split_command,
-)
+from collector.storage.embedded import ADMINISTRATOR, EmbeddedServer, resolve_settings
+from collector.storage.processes import command_line
 from collector.storage.sql import connect, to_timestamp
 
 
@@ -49,47 +41,6 @@ def same_server(server: EmbeddedServer) -> EmbeddedServer:
 
 
 # Without a server
-
-
-@pytest.mark.parametrize(
-    ("output", "version"),
-    [
-        ('openjdk version "17.0.9" 2023-10-17', 17),
-        ('openjdk version "25" 2025-09-16', 25),
-        ('java version "1.8.0_391"', 8),
-        ("command not found", 0),
-    ],
-)
-def test_java_versions_are_read(output: str, version: int) -> None:
-    """Old Javas call themselves 1.8."""
-    assert parse_java_version(output) == version
-
-
-def test_the_java_that_is_found_is_recent_enough() -> None:
-    """The runtime of the wheel runs on this machine."""
-    assert java_version(find_java()) >= 17
-
-
-def test_what_cannot_be_run_has_no_version(tmp_path: Path) -> None:
-    """A JAVA_HOME that points nowhere is passed over."""
-    assert java_version(tmp_path / "java") == 0
-
-
-def test_a_folder_with_blanks_is_put_together_again() -> None:
-    """`ps` joins a process's arguments with blanks."""
-    assert split_command("/usr/bin/java -m a/b -d /Users/a b/questdb\n")[-2:] == ["-d", "/Users/a b/questdb"]
-    assert split_command("sleep 10") == ["sleep", "10"]
-    assert split_command("") == []
-
-
-def test_a_process_that_is_gone_has_no_command_line() -> None:
-    """Neither has one of which only the exit status is left."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert command_line(child.pid) == []
-    child.wait()
-    assert command_line(child.pid) == []
-    assert Path(command_line(os.getpid())[0]).name.startswith("python")
 
 
 def test_a_jar_of_another_hash_is_refused(tmp_path: Path) -> None:
