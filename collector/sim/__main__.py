@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -55,6 +56,51 @@ def exchange(
     async def serve(stop: asyncio.Event) -> None:
         async with serve_exchange(options, port=port) as server:
             _announce("ready", ws_url=server.ws_url, rest_url=server.rest_url, port=server.port)
+            await stop.wait()
+
+    run_until_stopped(serve, follow_parent=follow_parent)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--exchange", "exchange_name", required=True, help="Whose messages they are.")
+@click.option("--symbols", required=True, help="Symbols, comma-separated.")
+@click.option("--speed", default="real", help="real, max, or a factor such as 10x.")
+@click.option("--data-types", help="What the client will subscribe to, comma-separated.")
+@click.option(
+    "--trades", type=click.Choice(["default", "raw"]), default="default", help="Which trades it will ask for."
+)
+@click.option("--port", default=0, help="Port to listen on; 0 lets the system choose.")
+@click.option("--again", is_flag=True, help="Begin from the first frame again once all clients have gone.")
+@click.option("--follow-parent", is_flag=True, help="End when the standard input is closed.")
+def replay(
+    path: Path,
+    exchange_name: str,
+    symbols: str,
+    speed: str,
+    data_types: str | None,
+    trades: str,
+    port: int,
+    again: bool,
+    follow_parent: bool,
+) -> None:
+    """Serve a recording."""
+    from collector.sim.replay import Options, parse_speed, serve_replay
+
+    options = Options(
+        path=path,
+        exchange=exchange_name,
+        symbols=_names(symbols),
+        speed=parse_speed(speed),
+        data_types=_names(data_types) if data_types else None,
+        raw_trades=trades == "raw",
+        again=again,
+    )
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with serve_replay(options, port=port) as server:
+            facts = {"frames": server.script.frames, "missing_channels": server.missing}
+            _announce("ready", ws_url=server.ws_url, rest_url=server.rest_url, port=server.port, **facts)
             await stop.wait()
 
     run_until_stopped(serve, follow_parent=follow_parent)

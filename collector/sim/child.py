@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -18,7 +19,8 @@ from collector.errors import CollectorError
 class Child:
     """A simulated server in a process of its own; leave the block, or call ``stop``, to end it.
 
-    It also ends by itself when this process dies: it watches its standard input.
+    It also ends by itself when this process dies: it watches its standard input. ``ready`` is all it said when it
+    listened: a replay's ``frames``, and ``missing_channels``, which the client will ask for and it does not have.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], ready: dict[str, Any]) -> None:
@@ -27,6 +29,7 @@ class Child:
         self.ws_url: str = ready["ws_url"]
         self.rest_url: str = ready["rest_url"]
         self.port: int = ready["port"]
+        self.ready = ready
 
     def stop(self, timeout_s: float = 5) -> int:
         """End the process and return its exit code."""
@@ -69,10 +72,38 @@ def start_exchange(
     return _start([*arguments, *(f"--fault={fault}" for fault in faults)], timeout_s)
 
 
+def start_replay(
+    path: Path,
+    *,
+    exchange: str,
+    symbols: Sequence[str],
+    speed: str = "real",
+    data_types: Sequence[str] | None = None,
+    raw_trades: bool = False,
+    port: int = 0,
+    again: bool = False,
+    timeout_s: float = 120,
+) -> Child:
+    """Start a replay server and wait until it listens: it looks through the whole recording before.
+
+    Args:
+        data_types: all that the session subscribes to (``klines`` too, where it does), so that it begins when it has.
+        again: play from the first frame again for the next client once all have gone.
+
+    Raises:
+        CollectorError: it did not start; the message is its own.
+    """
+    arguments = ["replay", f"--exchange={exchange}", f"--symbols={','.join(symbols)}", f"--speed={speed}"]
+    arguments += [f"--port={port}", *(["--again"] if again else []), *(["--trades=raw"] if raw_trades else [])]
+    if data_types is not None:
+        arguments.append(f"--data-types={','.join(data_types)}")
+    return _start([*arguments, "--", str(path)], timeout_s)
+
+
 def _start(arguments: Sequence[str], timeout_s: float) -> Child:
     with tempfile.TemporaryFile() as complaint:
         process = subprocess.Popen(
-            [sys.executable, "-m", "collector.sim", *arguments, "--follow-parent"],
+            [sys.executable, "-m", "collector.sim", arguments[0], "--follow-parent", *arguments[1:]],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaint,

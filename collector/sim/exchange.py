@@ -459,6 +459,7 @@ async def serve_exchange(
     Raises:
         UsageError: the address cannot be listened on.
     """
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         exchange = SimulatedExchange(options or Options(), clock or SystemClock(), group)
         try:
@@ -484,10 +485,14 @@ async def serve_exchange(
         group.create_task(exchange.run())
         try:
             yield exchange
+        except Exception as error:  # noqa: BLE001 - raised again below, as itself and not as a group
+            failure = error
         finally:
             exchange.stop()
             server.close()
             await server.wait_closed()
+    if failure is not None:
+        raise failure
 
 
 def _frames(channel: str, texts: Sequence[str], *, combined: bool) -> str:
