@@ -1,4 +1,4 @@
-"""The configuration: every key with its type, default and unit; ``config.toml`` beside the project documents the same keys.
+"""The configuration: every key with its type and default; ``config.toml`` beside the project says what each means.
 
 Order of precedence: command line (``overrides``), environment, the file, the defaults here.
 """
@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from collector.errors import ConfigError, nearest_names
+from collector.errors import ConfigError, UnknownName, nearest_names
+from collector.streams import DATA_TYPES
+
+DEFAULT_FILE = "config.toml"
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -43,6 +45,14 @@ class SessionDefaults(_Section):
     heartbeat_interval_s: Seconds = 10
     max_symbols: Count = 1000
     record_raw: bool = False
+
+    @field_validator("data_types")
+    @classmethod
+    def _known_data_types(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in DATA_TYPES:
+                raise ValueError(str(UnknownName("data type", name, list(DATA_TYPES))))
+        return names
 
 
 class Buffer(_Section):
@@ -116,8 +126,17 @@ class Api(_Section):
     host: str = "127.0.0.1"
     port: Port = 8780
 
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        """Refuse to be reachable from elsewhere: there is neither a token nor TLS."""
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError("only loopback (127.0.0.1, ::1 or localhost) is served; use an SSH tunnel from elsewhere")
+        return host
 
-_ENVIRONMENT = {
+
+ENVIRONMENT = {
+    "COLLECTOR_DATA_DIR": ("daemon", "data_dir"),
     "QUESTDB_ILP_HOST": ("questdb", "ilp_host"),
     "QUESTDB_ILP_PORT": ("questdb", "ilp_port"),
     "QUESTDB_HTTP_USER": ("questdb", "http_user"),
@@ -132,10 +151,8 @@ _ENVIRONMENT = {
 """The environment variables that override the file, each with its section and key."""
 
 
-class Config(BaseSettings):
+class Config(_Section):
     """The whole configuration; immutable once loaded."""
-
-    model_config = SettingsConfigDict(extra="forbid", validate_default=True, frozen=True)
 
     daemon: Daemon = Daemon()
     logging: Logging = Logging()
@@ -149,13 +166,6 @@ class Config(BaseSettings):
     sim: Sim = Sim()
     api: Api = Api()
 
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what ``load_config`` merged: its order of precedence is the documented one."""
-        return (init_settings,)
-
 
 def load_config(
     path: Path | None = None,
@@ -165,6 +175,8 @@ def load_config(
 ) -> Config:
     """Read the configuration; ``path`` None means ``config.toml`` in the working directory, or defaults without it.
 
+    A ``QUESTDB_…`` variable means a server of somebody's own (``mode = "external"``) unless the file says "off".
+
     Args:
         environment: variables to look in (``os.environ`` is the caller's to pass).
         overrides: section → key → value, as the command line gave them.
@@ -172,25 +184,31 @@ def load_config(
     Raises:
         ConfigError: the file cannot be read, a key is unknown (with the nearest one), a value is impossible.
     """
-    environment = environment or {}
     merged = _read_file(path)
-    for variable, (section, key) in _ENVIRONMENT.items():
-        if environment.get(variable):
-            merged.setdefault(section, {})[key] = environment[variable]
-    if environment.get("QUESTDB_ILP_HOST") or environment.get("QUESTDB_PG_HOST"):
-        merged.setdefault("questdb", {}).setdefault("mode", "external")
+    from_environment = _merge_environment(merged, environment or {})
     for section, values in (overrides or {}).items():
         merged.setdefault(section, {}).update({key: value for key, value in values.items() if value is not None})
     _refuse_line_tcp_port(merged)
     try:
-        config = Config(**merged)
+        return Config(**merged)
     except ValidationError as error:
-        raise _explain(error, path) from error
-    return config
+        raise _explain(error, path, from_environment) from error
+
+
+def _merge_environment(merged: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Let the environment override the file; return, by key, the variable that set it."""
+    given = {variable: environment[variable] for variable in ENVIRONMENT if environment.get(variable)}
+    for variable, value in given.items():
+        section, key = ENVIRONMENT[variable]
+        merged.setdefault(section, {})[key] = value
+    questdb = merged.setdefault("questdb", {})
+    if any(variable.startswith("QUESTDB_") for variable in given) and questdb.get("mode") != "off":
+        questdb["mode"] = "external"
+    return {".".join(ENVIRONMENT[variable]): variable for variable in given}
 
 
 def _read_file(path: Path | None) -> dict[str, Any]:
-    chosen = path or Path("config.toml")
+    chosen = path or Path(DEFAULT_FILE)
     if path is None and not chosen.exists():
         return {}
     try:
@@ -209,18 +227,22 @@ def _refuse_line_tcp_port(merged: Mapping[str, Any]) -> None:
         )
 
 
-def _explain(error: ValidationError, path: Path | None) -> ConfigError:
+def _explain(error: ValidationError, path: Path | None, from_environment: Mapping[str, str]) -> ConfigError:
     """Turn pydantic's first complaint into a sentence that names the key, and the nearest one where it is unknown."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
-    where = f" in {path or 'config.toml'}"
+    where = f" in {path or DEFAULT_FILE}"
     if first["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         nearest = nearest_names(location[-1], known)
         hint = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known here: {', '.join(known)}."
         return ConfigError(f"Unknown key {key!r}{where}.", hint=hint)
-    return ConfigError(f"The value of {key!r}{where} is wrong: {first['msg']}.", hint="See the comments in config.toml.")
+    subject = f"{key!r}{where}"
+    if key in from_environment:
+        subject = f"the environment variable {from_environment[key]}"
+    reason = first["msg"].removeprefix("Value error, ").removesuffix(".")
+    return ConfigError(f"The value of {subject} is wrong: {reason}.", hint=f"{DEFAULT_FILE} has a comment on each key.")
 
 
 def _known_keys(location: list[str]) -> list[str]:
