@@ -125,14 +125,6 @@ class Encoder:
         pieces = [self._encode_chunk(chunk) for chunk in _chunks(content)]
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
-    def seq_of(self, line: bytes) -> int | None:
-        """Return the ``seq`` of one CSV line; None where it cannot be read."""
-        fields = _fields_of(line.decode("utf-8", "replace").rstrip("\n"))
-        try:
-            return int(fields[self._seq_index])
-        except (IndexError, ValueError):
-            return None
-
     def _encode_chunk(self, chunk: bytes) -> Encoded:
         if not chunk.translate(None, _PLAIN):
             encoded = self._encode_columns(chunk)
