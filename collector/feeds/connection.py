@@ -193,7 +193,7 @@ async def open_connection(
             retry_after_s=parse_retry_after(response.headers.get("Retry-After"), now_us()),
         ) from error
     except (OSError, InvalidHandshake, WebSocketException, EOFError) as error:
-        raise ConnectionLost(f"{url} cannot be reached: {error or type(error).__name__}.") from error
+        raise ConnectionLost(f"{url} cannot be reached: {str(error) or type(error).__name__}.") from error
     return Connection(socket, url)  # type: ignore[arg-type]
 
 

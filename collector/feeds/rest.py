@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,8 @@ from collector.feeds.backoff import parse_retry_after, stay_away_s
 from collector.feeds.sink import Recorder
 
 _EXCERPT_CHARS = 300
+_WHOLE_ANSWER = 3
+"""How many timeouts a whole answer may take: one that comes byte by byte would otherwise never end."""
 
 
 class Rest:
@@ -25,7 +28,7 @@ class Rest:
     Args:
         base_url: what every request's path is appended to.
         weight_per_min: the sum of request weights that may be spent in a minute.
-        timeout_s: for connecting, and for each wait for bytes.
+        timeout_s: for connecting, and for each wait for bytes; a whole answer may take three times as long.
         max_bytes: the longest body that is read.
         proxy: address of a proxy; empty for none.
         recorder: is given every answer, where raw messages are kept.
@@ -47,6 +50,7 @@ class Rest:
         self.refused = 0
         self._weight_per_min = weight_per_min
         self._budget = AsyncLimiter(weight_per_min, 60)
+        self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._clock = clock
         self._recorder = recorder
@@ -89,14 +93,15 @@ class Rest:
         self.requests += 1
         url = self.base_url + request.path
         try:
-            async with self._client.stream(
-                request.method, url, params=dict(request.params), content=request.body
-            ) as response:
+            async with (
+                asyncio.timeout(_WHOLE_ANSWER * self._timeout_s),
+                self._client.stream(request.method, url, params=dict(request.params), content=request.body) as response,
+            ):
                 body = await self._read(response, url)
-        except httpx.HTTPError as error:
-            raise ConnectionLost(f"{url} did not answer: {error or type(error).__name__}.") from error
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ConfigError(f"The REST address {url} is wrong: {error}.") from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise ConnectionLost(f"{url} did not answer: {str(error) or type(error).__name__}.") from error
         self._record(response, body)
         if not response.is_success:
             self.refused += 1
