@@ -141,8 +141,11 @@ class BookSync:
     """Keep one symbol's book in step with the exchange, and emit what ``orderbook.csv`` and the ledger need of it.
 
     Levels far from the market are never dropped for their distance alone: the exchange's diffs name every price that
-    changes, so a level that was once told stays true, however far the price has moved away. (That a level is an orphan
-    can be proved only by a crossed book, and that is a resync.)
+    changes, so a level that was once told stays true, however far the price has moved away; that one is an orphan is
+    proved only by a crossed book, and that is a resync. The other way round, a level beyond the snapshot's depth is not
+    known until it changes: where the market moves past that depth, a row can lack one.
+
+    Around a gap a bucket can have two rows: the last state before it is written when the gap is noticed.
 
     Args:
         rule: the exchange's rule of which delta follows which.
