@@ -1,21 +1,18 @@
 """A session: one collection run, from its first file to its hashes.
 
-``next_state`` is the state machine, and decides; ``Session`` does what it says. A session owns its directory, its buffer,
-its log, its ledger and its manifest, and nothing outside of them.
+``states`` decides what may follow what; ``Session`` does it. A session owns its directory, its buffer, its log, its
+ledger and its manifest, and nothing outside of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
-import re
-import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
@@ -46,71 +43,14 @@ from collector.session.manifest import (
     public_url,
     save_manifest,
 )
+from collector.session.names import check_session_id, session_directory
+from collector.session.resume import SETTLED_US, TAIL_US, find_holes, position, without
+from collector.session.states import State, next_state
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
 from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
 
 _T = TypeVar("_T")
-
-State = Literal["starting", "active", "degraded", "stopping", "completed", "failed", "interrupted"]
-
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    "starting": frozenset({"active", "degraded", "stopping", "failed", "interrupted"}),
-    "active": frozenset({"degraded", "stopping", "failed", "interrupted"}),
-    "degraded": frozenset({"active", "starting", "stopping", "failed", "interrupted"}),
-    "stopping": frozenset({"completed", "failed", "interrupted"}),
-    "interrupted": frozenset({"starting", "completed", "failed"}),
-    "completed": frozenset(),
-    "failed": frozenset(),
-}
-"""From each state, the states that may follow. What is final has none."""
-
-RUNNING: frozenset[str] = frozenset({"starting", "active", "degraded", "stopping"})
-"""States in which a process is at work; one found without its process was interrupted."""
-
-FINAL: frozenset[str] = frozenset({"completed", "failed"})
-
-_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_TAIL_US = 30_000_000  # how far back the end of a file is looked at for holes that no ledger row names yet
-_SETTLED_US = 15_000_000  # holes older than this before the end were in the ledger before the session broke off
-
-
-def next_state(state: State, wanted: State) -> State:
-    """Return the state wanted where it may follow, and raise ValueError where it may not."""
-    if wanted not in TRANSITIONS[state]:
-        raise ValueError(f"A session that is {state} cannot become {wanted}.")
-    return wanted
-
-
-def new_session_id(now_us: int, exchange: str, random: Callable[[], str] = lambda: secrets.token_hex(2)) -> str:
-    """Return a session id that says when and where: ``20261121-081500-binance-7f3a``.
-
-    Args:
-        random: gives the four hexadecimal digits at the end.
-    """
-    at = datetime.fromtimestamp(now_us / 1_000_000, UTC)
-    return check_session_id(f"{at:%Y%m%d-%H%M%S}-{exchange}-{random()}")
-
-
-def check_session_id(session_id: str) -> str:
-    """Return a session id that can name a directory; raise UsageError otherwise."""
-    if not _SESSION_ID.fullmatch(session_id):
-        raise UsageError(
-            f"{session_id[:80]!r} is no session id.", hint="Use 1 to 64 letters, digits, hyphens and underscores."
-        )
-    return session_id
-
-
-def session_directory(data_dir: Path, session_id: str) -> Path:
-    """Return a session's directory, which is inside the data directory whatever the id and whatever links stand there.
-
-    Raises:
-        UsageError: the id is none, or its directory would be outside.
-    """
-    directory = data_dir / f"session_{check_session_id(session_id)}"
-    if not directory.resolve().is_relative_to(data_dir.resolve()):
-        raise UsageError(f"{directory} leads out of the data directory.")
-    return directory
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +98,7 @@ class SessionFeed(Protocol):
 
 
 CandleFactory = Callable[[str, Path, bool], CandleBuilder]
-"""Make a symbol's aggregator: (symbol, session directory, whether to take up what is in it). Called in the log's thread."""
+"""Make a symbol's aggregator: (symbol, session directory, whether to take up what is in it); in the log's thread."""
 
 
 class Session:
@@ -222,7 +162,9 @@ class Session:
         self._failure = ""
         self._stop_reason = ""
         self._had_data = False
-        self._before = (manifest.received, manifest.written, manifest.dropped, manifest.errors)
+        self._written_before = 0
+        self._dropped_before = manifest.dropped
+        self._errors_before = manifest.errors
 
     @property
     def session_id(self) -> str:
@@ -245,7 +187,11 @@ class Session:
         Raises:
             LogError: the directory or a file cannot be made, or is damaged.
         """
-        builders = await self._in_log_thread(self._prepare)
+        try:
+            builders = await self._in_log_thread(self._prepare)
+        except CollectorError:
+            await self._in_log_thread(self.csv.close)
+            raise
         self._flusher = Flusher(
             buffer=self.buffer,
             csv_log=self.csv,
@@ -291,6 +237,7 @@ class Session:
             for stream in wanted:
                 self._open(stream, symbol)
         self._note_incidents()
+        self._written_before = self._count(PRICES) + self._count(ORDERBOOK)
         if self._resumed:
             self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
         if self._make_candles is None or PRICES not in wanted:
@@ -339,7 +286,7 @@ class Session:
         last_update_id: int | None = None
         times = [int(file.last_row.partition(",")[0]) for file in (prices, book) if file is not None and file.last_row]
         if book is not None and book.last_row:
-            last_update_id = int(book.last_row.split(",")[_position(ORDERBOOK, "update_id")])
+            last_update_id = int(book.last_row.split(",")[position(ORDERBOOK, "update_id")])
         return ResumePoint(
             last_trade_id=last_trade_id,
             holes=tuple(self.ledger.open_holes(symbol, PRICES.name)),
@@ -351,13 +298,13 @@ class Session:
         """Return the highest trade id; enter holes before it that were still waiting for late trades when all ended."""
         if not self._numbered:
             return None
-        received = _position(PRICES, "received_at")
+        received = position(PRICES, "received_at")
         last_received = int(prices.last_row.split(",")[received] or 0)
-        rows = self.csv.tail_rows(prices, lambda row: int(row[received] or 0) >= last_received - _TAIL_US)
-        highest, holes = find_holes(rows, settled_before_us=last_received - _SETTLED_US)
+        rows = self.csv.tail_rows(prices, lambda row: int(row[received] or 0) >= last_received - TAIL_US)
+        highest, holes = find_holes(rows, settled_before_us=last_received - SETTLED_US)
         known = self.ledger.open_holes(symbol, PRICES.name)
         for first, last, from_us, to_us in holes:
-            for part in _without(first, last, known):
+            for part in without(first, last, known):
                 gap = Gap(
                     symbol, PRICES.name, "restart", from_us, to_us, part[0], part[1], part[1] - part[0] + 1,
                     detail="still awaited when the session was interrupted",
@@ -383,8 +330,8 @@ class Session:
         self._feed = feed
         try:
             async with asyncio.TaskGroup() as tasks:
-                collecting = tasks.create_task(self._guarded(feed.run(), "The feed failed"))
-                tasks.create_task(self._guarded(flusher.run(), "The flusher failed"))
+                collecting = tasks.create_task(self._guarded(feed.run, "feed"))
+                tasks.create_task(self._guarded(flusher.run, "flusher"))
                 tasks.create_task(self._await_first_data(feed))
                 tasks.create_task(self._await_end_of_feed(feed))
                 tasks.create_task(self._await_duration())
@@ -394,6 +341,10 @@ class Session:
                 await self._stop_feed(feed, collecting)
                 await self._finish(flusher)
                 self._ended.set()
+        except asyncio.CancelledError:
+            # Whoever cancels a session ends the process: it will be found interrupted, with all its rows.
+            await asyncio.shield(self._finish_rows(flusher))
+            raise
         finally:
             self._ended.set()
             await asyncio.shield(self._in_log_thread(self.csv.close))
@@ -409,15 +360,14 @@ class Session:
             raise CollectorError("A session must be prepared before it runs.")
         return self._flusher
 
-    async def _guarded(self, work: object, what: str) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]], what: str) -> None:
         """Turn a task's error into the end of this session, and of no other."""
         try:
-            await work  # type: ignore[misc]  # a coroutine; named as an object so that any fits
+            await work()
         except Exception as error:  # noqa: BLE001  (one session's bug must not end the others)
             self._log.error("data_collection.session_error", reason=repr(error), exc_info=error)
-            self._failure = self._failure or f"{what}: {error or type(error).__name__}"
-        finally:
-            self._end.set()
+            self._failure = self._failure or f"The {what} failed: {error or type(error).__name__}"
+        self.request_stop(f"the {what} has ended")
 
     async def _await_first_data(self, feed: SessionFeed) -> None:
         await _first_of(feed.first_data, self._end)
@@ -470,8 +420,7 @@ class Session:
             collecting.cancel()
 
     async def _finish(self, flusher: Flusher) -> None:
-        written = await flusher.finish(self._config.daemon.stop_deadline_s)
-        if not written and not self._failure:
+        if not await self._finish_rows(flusher) and not self._failure:
             self._failure = "Not all rows could be written."
         self.manifest.ended_us = self._clock.now_us()
         if self._failure:
@@ -486,6 +435,13 @@ class Session:
             self._log.warning("data_collection.files_not_hashed", reason=str(error))
         await self._try_to_save_manifest()
         self._tell()
+
+    async def _finish_rows(self, flusher: Flusher) -> bool:
+        try:
+            return await flusher.finish(self._config.daemon.stop_deadline_s)
+        except Exception as error:  # noqa: BLE001  (the session's end is told whatever happens)
+            self._log.error("data_collection.session_error", reason=repr(error), exc_info=error)
+            return False
 
     def _take_health(self, health: Health, reason: str) -> None:
         if health == "degraded":
@@ -527,7 +483,6 @@ class Session:
         """Describe the session as it is now."""
         manifest = self.manifest
         statistics = self._flusher.statistics if self._flusher is not None else FlushStatistics()
-        received, written, dropped, errors = self._before
         return SessionStatus(
             session_id=manifest.session_id,
             exchange=manifest.exchange,
@@ -541,16 +496,16 @@ class Session:
             ended_us=manifest.ended_us,
             heartbeat_us=self._clock.now_us(),
             duration_s=manifest.duration_s,
-            received=received + self.buffer.received,
-            written=written + self.buffer.written,
+            received=self._written_before + self._dropped_before + self.buffer.received,
+            written=self._written_before + self.buffer.written,
             pending=self.buffer.pending,
-            dropped=dropped + self.buffer.dropped,
+            dropped=self._dropped_before + self.buffer.dropped,
             prices_count=self._count(PRICES),
             orderbook_count=self._count(ORDERBOOK),
             candles_count=self._count(OHLCV),
             gaps_count=len(self.ledger),
             open_gaps=self.ledger.open_count,
-            errors_count=errors + statistics.errors,
+            errors_count=self._errors_before + statistics.errors,
             flushes=statistics.flushes,
             last_flush_s=statistics.last_duration_s,
             longest_flush_s=statistics.longest_s,
@@ -606,6 +561,16 @@ class Session:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
+def interrupted_streams(status: FeedStatus) -> set[tuple[str, str]]:
+    """Return the (symbol, stream) of trades that a feed does not deliver now: their exchange time cannot be told."""
+    down = {connection.number for connection in status.connections if connection.state != "open"}
+    return {
+        (stream.symbol, stream.stream)
+        for stream in status.streams
+        if stream.stream == PRICES.name and (stream.connection in down or stream.state != "live")
+    }
+
+
 def create_manifest(
     *,
     session_id: str,
@@ -635,86 +600,7 @@ def create_manifest(
     )
 
 
-def mark_interrupted(manifest: Manifest, now_us: int) -> bool:
-    """Note that a session was found running without its process; return whether it was."""
-    if manifest.state not in RUNNING:
-        return manifest.state == "interrupted"
-    manifest.state = "interrupted"
-    manifest.reason = "the daemon ended without stopping it"
-    manifest.history.append(StateChange("interrupted", now_us, manifest.reason))
-    return True
-
-
-def close_interrupted(manifest: Manifest, now_us: int, *, policy: Literal["resume", "close"]) -> bool:
-    """Close an interrupted session that is not to be resumed; return whether it was closed.
-
-    One whose duration passed meanwhile is completed, whatever the policy.
-    """
-    since_us = manifest.created_us if manifest.started_us is None else manifest.started_us
-    over = manifest.duration_s is not None and now_us >= since_us + manifest.duration_s * 1_000_000
-    if policy == "resume" and not over:
-        return False
-    state: State = "completed" if over else "failed"
-    manifest.state = next_state("interrupted", state)
-    manifest.reason = "its duration passed while no daemon ran" if over else "the daemon ended without stopping it"
-    manifest.ended_us = now_us
-    manifest.history.append(StateChange(state, now_us, manifest.reason))
-    return True
-
-
-def interrupted_streams(status: FeedStatus) -> set[tuple[str, str]]:
-    """Return the (symbol, stream) of trades that a feed does not deliver now: their exchange time cannot be told."""
-    down = {connection.number for connection in status.connections if connection.state != "open"}
-    return {
-        (stream.symbol, stream.stream)
-        for stream in status.streams
-        if stream.stream == PRICES.name and (stream.connection in down or stream.state != "live")
-    }
-
-
-def find_holes(
-    rows: Iterable[Sequence[str]], *, settled_before_us: int
-) -> tuple[int | None, list[tuple[int, int, int, int]]]:
-    """Return the highest trade id in the last rows of ``prices.csv``, and the holes between their ids.
-
-    Args:
-        settled_before_us: holes before a trade that was received earlier than this are passed over.
-
-    Returns:
-        The id, and for each hole its first and last missing id and the times of the trades around it.
-    """
-    received = _position(PRICES, "received_at")
-    trade_id = _position(PRICES, "trade_id")
-    seen = sorted(
-        (int(row[trade_id]), int(row[0]), int(row[received] or 0)) for row in rows if row[trade_id].isdecimal()
-    )
-    holes = [
-        (before + 1, after - 1, from_us, to_us)
-        for (before, from_us, _), (after, to_us, at_us) in zip(seen, seen[1:], strict=False)
-        if after > before + 1 and at_us >= settled_before_us
-    ]
-    return (seen[-1][0] if seen else None), holes
-
-
-def _without(first: int, last: int, known: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the parts of an inclusive interval that no known one covers."""
-    parts = []
-    for known_first, known_last in known:
-        if known_last < first or known_first > last:
-            continue
-        if known_first > first:
-            parts.append((first, known_first - 1))
-        first = max(first, known_last + 1)
-    if first <= last:
-        parts.append((first, last))
-    return parts
-
-
-def _position(stream: Stream, column: str) -> int:
-    return next(position for position, found in enumerate(stream.columns) if found.name == column)
-
-
-_ID_COLUMNS = {PRICES.name: _position(PRICES, "trade_id"), ORDERBOOK.name: _position(ORDERBOOK, "update_id")}
+_ID_COLUMNS = {PRICES.name: position(PRICES, "trade_id"), ORDERBOOK.name: position(ORDERBOOK, "update_id")}
 
 
 def _describe(gap: Gap) -> str:
