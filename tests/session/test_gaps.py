@@ -1,0 +1,139 @@
+"""The ledger keeps what is missing, and what became of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.events import Gap
+from collector.session.gaps import Entry, GapLedger
+from collector.session.rows import format_gap
+
+
+def trades_gap(from_id: int | None = 5, to_id: int | None = 9, **changes: object) -> Gap:
+    fields: dict[str, object] = {
+        "symbol": "BTC_USDT", "stream": "prices", "cause": "disconnect", "from_us": 100, "to_us": 200,
+        "from_id": from_id, "to_id": to_id, "expected_rows": 5,
+    }  # fmt: skip
+    return Gap(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def rows_of(entries: list[Entry]) -> list[list[str]]:
+    return [format_gap(entry, seq).decode().rstrip("\n").split(",") for seq, entry in enumerate(entries, 1)]
+
+
+def test_a_gap_gets_an_id_and_the_time_of_its_detection() -> None:
+    """Once, and is written once."""
+    ledger = GapLedger()
+    entry = ledger.record(trades_gap(), 1000)
+    assert (entry.gap_id, entry.detected_us, entry.state, entry.revision) == ("g000001", 1000, "open", 0)
+    assert ledger.record(trades_gap(), 1001).gap_id == "g000002"
+    assert [e.gap_id for e in ledger.take_unwritten()] == ["g000001", "g000002"]
+    assert ledger.take_unwritten() == []
+    assert (len(ledger), ledger.open_count) == (2, 2)
+
+
+def test_what_becomes_of_a_gap_is_a_revision_of_the_same_row() -> None:
+    """Its id and its time of detection stay."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(), 1000)
+    ledger.take_unwritten()
+    ledger.change("g000001", state="partial", repaired_rows=3, repaired_from="rest")
+    ledger.change("g000001", state="repaired", repaired_rows=5)
+    (entry,) = ledger.take_unwritten()
+    assert (entry.gap_id, entry.detected_us, entry.revision) == ("g000001", 1000, 2)
+    assert (entry.state, entry.repaired_rows, entry.repaired_from, ledger.open_count) == ("repaired", 5, "rest", 0)
+    with pytest.raises(KeyError):
+        ledger.change("g000009", state="repaired")
+
+
+def test_a_gap_without_an_end_is_ended_by_the_next_one_like_it() -> None:
+    """A silent subscription is entered when it is noticed, and again when data comes."""
+    ledger = GapLedger()
+    silent = trades_gap(None, None, cause="silent_subscription", to_us=None)
+    ledger.record(silent, 1000)
+    assert len(ledger.unfinished("BTC_USDT", "prices")) == 1
+    ended = ledger.record(trades_gap(None, None, cause="silent_subscription", to_us=300, state="unrecoverable"), 1001)
+    assert (ended.gap_id, ended.detected_us, ended.revision, ended.to_us) == ("g000001", 1000, 1, 300)
+    assert (len(ledger), ledger.unfinished("BTC_USDT", "prices")) == (1, [])
+    assert ledger.record(silent, 1002).gap_id == "g000002"
+
+
+def test_a_ledger_reads_back_what_it_wrote() -> None:
+    """The last revision counts, numbers go on, and rows that are no rows are passed over."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(detail="a, b"), 1000)
+    ledger.record(trades_gap(None, None, from_us=None, to_us=None, expected_rows=None), 1001)
+    written = ledger.take_unwritten()
+    ledger.change("g000001", state="repaired", repaired_rows=5)
+    written += ledger.take_unwritten()
+    again = GapLedger()
+    again.load([*rows_of(written), ["nonsense"], ["x"] * 16])
+    assert [(e.gap_id, e.state, e.detail) for e in again.entries()] == [
+        ("g000001", "repaired", "a; b"),
+        ("g000002", "open", ""),
+    ]
+    assert again.take_unwritten() == []
+    assert again.record(trades_gap(), 2000).gap_id == "g000003"
+    again.rewrite()
+    assert len(again.take_unwritten()) == 3
+
+
+def test_open_holes_are_the_ids_that_may_still_come() -> None:
+    """Not what was repaired or given up, nor another stream's, nor the row numbers of a damaged file."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    ledger.record(trades_gap(5, 9), 1)
+    ledger.record(trades_gap(30, 39, state="unrecoverable"), 1)
+    ledger.record(trades_gap(40, 49, cause="log_damaged"), 1)
+    ledger.record(trades_gap(50, 59, stream="orderbook"), 1)
+    ledger.record(trades_gap(60, 69, symbol="ETH_USDT"), 1)
+    ledger.record(trades_gap(None, None), 1)
+    repaired = ledger.record(trades_gap(70, 79), 1)
+    ledger.change(repaired.gap_id, state="repaired")
+    assert ledger.open_holes("BTC_USDT", "prices") == [(5, 9), (20, 29)]
+    assert ledger.open_holes("SOL_USDT", "prices") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"from_us": 210, "to_us": 290}, True),
+        ({"from_us": 100, "to_us": 200}, True),
+        ({"from_us": 100, "to_us": 199}, False),
+        ({"from_us": 300, "to_us": 400}, False),
+        ({"from_us": None, "to_us": 250}, True),
+        ({"from_us": None, "to_us": 150}, False),
+        ({"from_us": 250, "to_us": None}, True),
+        ({"from_us": 350, "to_us": None}, False),
+        ({"from_us": None, "to_us": None}, False),
+        ({"stream": "orderbook"}, False),
+        ({"symbol": "ETH_USDT"}, False),
+    ],
+)
+def test_a_candle_overlaps_the_holes_in_its_time(changes: dict[str, object], expected: bool) -> None:
+    """A bucket is [200, 300); a hole's bounds are the trades around it, or open."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(**{"from_us": 100, "to_us": 400, **changes}), 1)
+    assert ledger.overlaps("BTC_USDT", 200, 300) is expected
+
+
+def test_a_repaired_hole_is_none() -> None:
+    """A given-up one stays."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(), 1)
+    ledger.change("g000001", state="unrecoverable")
+    assert ledger.overlaps("BTC_USDT", 150, 160)
+    ledger.change("g000001", state="repaired")
+    assert not ledger.overlaps("BTC_USDT", 150, 160)
+
+
+def test_damage_that_is_entered_is_known() -> None:
+    """So that it isn't entered again at each start, and the numbers stay used."""
+    ledger = GapLedger()
+    assert ledger.highest_lost_seq("BTC_USDT", "prices") == 0
+    ledger.record(trades_gap(5, 9, cause="log_damaged"), 1)
+    assert ledger.knows_damage("BTC_USDT", "prices", 6, 9)
+    assert not ledger.knows_damage("BTC_USDT", "prices", 9, 10)
+    assert not ledger.knows_damage("BTC_USDT", "orderbook", 6, 9)
+    assert ledger.highest_lost_seq("BTC_USDT", "prices") == 9

@@ -1,0 +1,45 @@
+"""Holes that no ledger row names yet are found in the last rows."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.session.resume import find_holes, without
+from collector.streams import PRICES
+
+
+def row(trade_id: int | str, received_us: int = 100) -> list[str]:
+    fields = dict.fromkeys((column.name for column in PRICES.columns), "")
+    fields |= {"timestamp": str(received_us - 1), "trade_id": str(trade_id), "received_at": str(received_us)}
+    return list(fields.values())
+
+
+def test_holes_between_ids_are_found_whatever_the_order() -> None:
+    """With the times of the trades around them; the highest id need not be the last."""
+    rows = [row(5), row(9, 110), row(6), row(8, 105)]
+    assert find_holes(rows, settled_before_us=0) == (9, [(7, 7, 99, 104)])
+
+
+def test_old_holes_are_passed_over() -> None:
+    """They were entered long ago, or are ids that the exchange gave to something else."""
+    rows = [row(1), row(3, 200), row(5, 300)]
+    assert find_holes(rows, settled_before_us=250) == (5, [(4, 4, 199, 299)])
+
+
+def test_ids_that_are_no_numbers_bound_nothing() -> None:
+    """Nor do no rows."""
+    assert find_holes([row("abc")], settled_before_us=0) == (None, [])
+    assert find_holes([], settled_before_us=0) == (None, [])
+
+
+INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)).map(lambda p: (p[0], p[0] + p[1]))).map(sorted)
+
+
+@given(st.integers(0, 30), st.integers(0, 10), INTERVALS)
+def test_what_is_known_is_taken_out(first: int, length: int, known: list[tuple[int, int]]) -> None:
+    """Number by number."""
+    parts = without(first, first + length, known)
+    covered = {number for begin, end in known for number in range(begin, end + 1)}
+    expected = [number for number in range(first, first + length + 1) if number not in covered]
+    assert [number for begin, end in parts for number in range(begin, end + 1)] == expected
