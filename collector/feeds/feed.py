@@ -16,7 +16,17 @@ from structlog.typing import FilteringBoundLogger
 from collector import config as configuration
 from collector.clock import Clock
 from collector.errors import CollectorError, MessageError
-from collector.events import BookDelta, BookSnapshot, Event, Kline, OffBookPrint, Rejected, ServerNotice, Trade
+from collector.events import (
+    Acknowledged,
+    BookDelta,
+    BookSnapshot,
+    Event,
+    Kline,
+    OffBookPrint,
+    Rejected,
+    ServerNotice,
+    Trade,
+)
 from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
 from collector.feeds.backoff import Backoff, judge, stay_away_s
 from collector.feeds.connection import Receiver
@@ -127,7 +137,7 @@ class Feed:
         """Close the connections; return when ``run()`` has passed on everything that was received."""
         self._gate.stopping.set()
         for link in self._links:
-            link.wake()
+            link.stop()
         if self._running:
             await self._ended.wait()
 
@@ -167,6 +177,7 @@ class Feed:
             gate=self._gate,
             exchange_now_us=self._exchange_now_us,
             observed=self._observed,
+            raw_trades=self._raw_trades,
             recorder=self._recorder,
             random=self._random,
         )
@@ -230,6 +241,9 @@ class Feed:
         elif isinstance(event, OffBookPrint):
             if (track := self._trades.get(event.symbol)) is not None:
                 track.take_off_book(event)
+        elif isinstance(event, Acknowledged):
+            if link.asking is not None:
+                link.answered()
         elif isinstance(event, Rejected):
             self._rejected(link, event)
         elif isinstance(event, ServerNotice) and event.kind == "shutdown":
@@ -258,9 +272,12 @@ class Feed:
             self._complained_malformed = 0
 
     def _rejected(self, link: Link, event: Rejected) -> None:
-        """Mark the subscriptions that a refused frame asked for; the others go on."""
+        """Mark the subscription that was refused; several that were refused together are asked for one by one."""
         tracks: list[Track] = []
-        if event.request_id in link.plan.request_ids:
+        if link.asking is not None:
+            tracks = [link.asking]
+            link.answered()
+        elif event.request_id in link.plan.request_ids:
             frame = link.plan.frames[link.plan.request_ids.index(event.request_id)]
             owners = self._channel_owners()
             tracks = [owners[name] for name in self._exchange.channels_asked(link.plan.path, frame) if name in owners]
@@ -271,6 +288,9 @@ class Feed:
             reason=event.message,
             symbols=sorted({track.symbol for track in tracks})[:20],
         )
+        if len(tracks) > 1:
+            link.ask_singly(tracks)
+            return
         for track in tracks:
             if not track.delivers:
                 track.call_silent("rejected", self._exchange_now_us(), f"{event.message} (code {event.code})")

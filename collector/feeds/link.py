@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aiolimiter import AsyncLimiter
@@ -80,8 +81,8 @@ class Link:
         number: names the connection in logs, recordings and statuses.
         url: where to connect.
         tracks: the subscriptions that the connection carries.
-        receiver: takes its messages; made for the link, because it counts them there.
         exchange_now_us: estimates the exchange's clock.
+        observed: is told of a track's newest exchange time at each tick.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Link:
         gate: Gate,
         exchange_now_us: Callable[[], int],
         observed: Callable[[Track, int], None],
+        raw_trades: bool,
         recorder: Recorder | None,
         random: Callable[[], float],
     ) -> None:
@@ -109,6 +111,7 @@ class Link:
         self.bytes = 0
         self.malformed = 0
         self.finished = False
+        self.asking: Track | None = None
         self._exchange = exchange
         self._settings = settings
         self._clock = clock
@@ -116,11 +119,15 @@ class Link:
         self._gate = gate
         self._exchange_now_us = exchange_now_us
         self._observed = observed
+        self._raw_trades = raw_trades
         self._recorder = recorder
         self._random = random
         self._backoff = Backoff(initial_s=settings.backoff_initial_s, cap_s=settings.backoff_cap_s, random=random)
         self._receiver: Receiver | None = None
         self._wake = asyncio.Event()
+        self._opening: asyncio.Timeout | None = None
+        self._refused: deque[Track] = deque()
+        self._asked_s = 0.0
         self._state: LinkState = "waiting"
         self._since_us = clock.now_us()
         self._connections = 0
@@ -152,6 +159,22 @@ class Link:
 
     def wake(self) -> None:
         """Have the link look at its state now, and not at its next tick."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Have the link see that the feed stops, also while it waits for a server's handshake."""
+        self._wake.set()
+        if self._opening is not None:
+            self._opening.reschedule(0)
+
+    def ask_singly(self, tracks: Iterable[Track]) -> None:
+        """Have subscriptions that were refused together asked for one by one, so that a bad one costs only itself."""
+        self._refused.extend(tracks)
+        self._wake.set()
+
+    def answered(self) -> None:
+        """Note that the exchange accepted or refused what was asked for last."""
+        self.asking = None
         self._wake.set()
 
     async def keep(self, receiver: Receiver) -> None:
@@ -213,21 +236,33 @@ class Link:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 - a bug costs a reconnect, not the process; it is logged as one
             return self._failed(error)
-        return self._ended(ending)
+        return 0.0 if ending is None else self._ended(ending)
 
     async def _serve(self) -> Ending | None:
+        """Open a connection and stay with it; return how it ended, or None where the feed stopped before."""
         self._enter("connecting")
+        self.asking = None
+        self._refused.clear()
         self._messages_before = self.messages
         for track in self.tracks:
             track.begin()
         if self._receiver is None:
             return None
         self._wake.clear()
-        connection = await open_connection(self.url, self._receiver, settings=self._settings, now_us=self._clock.now_us)
+        try:
+            async with asyncio.timeout(None) as self._opening:
+                connection = await open_connection(
+                    self.url, self._receiver, settings=self._settings, now_us=self._clock.now_us
+                )
+        except TimeoutError:
+            return None
+        finally:
+            self._opening = None
         self._opened()
         try:
-            await self._subscribe(connection)
-            await self._stay(connection)
+            pace = AsyncLimiter(1, 1 / self._exchange.limits.frames_per_s)
+            await self._subscribe(connection, pace)
+            await self._stay(connection, pace)
         finally:
             await self._close(connection)
         if connection.failure is not None:
@@ -243,17 +278,19 @@ class Link:
         self._log.info("feed.connection_opened", url=self.url, subscriptions=len(self.tracks))
         self._record("+", self.url)
 
-    async def _subscribe(self, connection: Connection) -> None:
-        pace = AsyncLimiter(1, 1 / self._exchange.limits.frames_per_s)
+    async def _subscribe(self, connection: Connection, pace: AsyncLimiter) -> None:
         for frame in self.plan.frames:
-            await pace.acquire()
-            self._record(">", frame)
-            await connection.send(frame)
+            await self._send(connection, pace, frame)
         now_s = self._clock.monotonic_s()
         for track in self.tracks:
             track.expect(now_s)
 
-    async def _stay(self, connection: Connection) -> None:
+    async def _send(self, connection: Connection, pace: AsyncLimiter, frame: str) -> None:
+        await pace.acquire()
+        self._record(">", frame)
+        await connection.send(frame)
+
+    async def _stay(self, connection: Connection, pace: AsyncLimiter) -> None:
         """Wait for a reason to leave, with a look at all clocks at each tick. Messages don't pass through here."""
         ping_s = self._exchange.limits.ping_interval_s
         ping = self._exchange.ping_frame()
@@ -266,7 +303,13 @@ class Link:
             now_s = self._clock.monotonic_s()
             if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
                 self._pinged_s = now_s
-                await connection.send(ping)
+                await self._send(connection, pace, ping)
+            if self._refused and (self.asking is None or now_s - self._asked_s >= self._settings.open_timeout_s):
+                self.asking = self._refused.popleft()
+                self._asked_s = now_s
+                for plan in self._exchange.plan([self.asking.subscription], raw_trades=self._raw_trades):
+                    for frame in plan.frames:
+                        await self._send(connection, pace, frame)
 
     async def _close(self, connection: Connection) -> None:
         await connection.close()
@@ -282,9 +325,9 @@ class Link:
             for track in self.tracks:
                 track.interrupt(self._cause or "disconnect")
 
-    def _ended(self, ending: Ending | None) -> float:
+    def _ended(self, ending: Ending) -> float:
         """Judge a connection that was open and has ended; return the delay before the next one."""
-        sentence = ending.sentence if ending is not None else "closed"
+        sentence = ending.sentence
         lived_s = self._clock.monotonic_s() - self._opened_s
         report = self._log.info if self.finished or self._gate.stopping.is_set() else self._log.warning
         report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ from websockets.asyncio.server import ServerConnection
 
 from collector.exchanges.base import Limits
 from collector.feeds.feed import ResumePoint
+
+
+async def _unused(*_: Any) -> None:
+    """Serve no websockets."""
 
 
 async def _stay(connection: ServerConnection) -> None:
@@ -367,6 +372,101 @@ def test_a_rejected_subscription_leaves_the_others_alone(
         assert closed.to_us is not None
         assert "Invalid request" in bench.sink.gaps[0].detail
         assert bench.log.named("feed.subscription_rejected")[0]["symbols"] == ["BTC_USDT"]
+
+    run(scenario())
+
+
+def test_subscriptions_refused_together_are_asked_for_one_by_one(bench: Any, words: Any, run: Any) -> None:
+    """One bad symbol in a frame costs only itself: the others are subscribed to by themselves."""
+    asked: list[list[str]] = []
+
+    async def behave(connection: ServerConnection, _: int) -> None:
+        while len(asked) < 4:
+            frame = json.loads(await connection.recv())
+            asked.append(frame["params"])
+            refused = any(channel.startswith("ethusdt") for channel in frame["params"])
+            answer = {"error": {"code": 2, "msg": "no such symbol"}} if refused else {"result": None}
+            await connection.send(json.dumps({"id": frame["id"], **answer}))
+        await connection.send(words.trade(1))
+        await connection.send(words.trade(1, native="BNBUSDT"))
+        await _stay(connection)
+
+    async def scenario() -> None:
+        async with bench.serving(behave) as server:
+            feed = bench.feed(server, "prices/BTC_USDT", "prices/ETH_USDT", "prices/BNB_USDT")
+            async with bench.running(feed):
+                await bench.until(lambda: [stream.state for stream in feed.status().streams].count("live") == 2)
+                assert [stream.state for stream in feed.status().streams] == ["live", "rejected", "live"]
+            assert server.opened == 1
+        assert [len(channels) for channels in asked] == [3, 1, 1, 1]
+        assert {gap.symbol for gap in bench.sink.gaps} == {"ETH_USDT"}
+
+    run(scenario())
+
+
+def test_an_outage_is_in_the_ledger_while_it_lasts(bench: Any, words: Any, run: Any) -> None:
+    """A connection that doesn't come back opens a gap with no end; the ids close that very gap later."""
+
+    async def behave(connection: ServerConnection, number: int) -> None:
+        await words.subscribed(connection)
+        await words.send_trades(connection, [1, 2] if number == 0 else [6])
+        if number == 0:
+            server.refuse = [(503, {}, b"")] * 1000
+            connection.transport.abort()
+        await _stay(connection)
+
+    async def scenario() -> None:
+        nonlocal server
+        async with (
+            bench.serving(behave) as server,
+            bench.running(bench.feed(server, settings={"first_data_timeout_s": 0.3})),
+        ):
+            await bench.until(lambda: bench.sink.gaps)
+            server.refuse = []
+            await bench.until(lambda: len(bench.sink.gaps) == 2)
+        opened, closed = bench.sink.gaps
+        assert (opened.cause, opened.from_us, opened.to_us) == ("disconnect", words.t0_us + 2_000, None)
+        assert (closed.cause, closed.from_us, closed.to_us) == ("disconnect", words.t0_us + 2_000, words.t0_us + 6_000)
+        assert (closed.from_id, closed.to_id) == (3, 5)
+
+    server: Any = None
+    run(scenario())
+
+
+def test_a_stop_while_disconnected_leaves_the_rest_as_a_gap(bench: Any, words: Any, run: Any) -> None:
+    """What was missed between the last connection and the stop is in the ledger, with both ends."""
+
+    async def behave(connection: ServerConnection, number: int) -> None:
+        await words.subscribed(connection)
+        await words.send_trades(connection, [1])
+        server.refuse = [(503, {}, b"")] * 1000
+        connection.transport.abort()
+
+    async def scenario() -> None:
+        nonlocal server
+        async with bench.serving(behave) as server, bench.running(bench.feed(server)):
+            await bench.until(lambda: len(server.handshakes) > 1)
+        closed = bench.sink.gaps[-1]
+        assert (closed.cause, closed.from_us, closed.state) == ("disconnect", words.t0_us + 1_000, "open")
+        assert closed.to_us is not None
+        assert closed.to_us >= words.t0_us + 1_000
+
+    server: Any = None
+    run(scenario())
+
+
+def test_a_stop_does_not_wait_for_a_handshake(bench: Any, run: Any) -> None:
+    """A server that accepts and says nothing doesn't hold up a stop."""
+
+    async def scenario() -> None:
+        with socket.socket() as mute:
+            mute.bind(("127.0.0.1", 0))
+            mute.listen()
+            async with bench.serving(_unused) as server:
+                url = f"ws://127.0.0.1:{mute.getsockname()[1]}"
+                feed = bench.feed(server, ws_url=url, settings={"open_timeout_s": 3600})
+                async with bench.running(feed):
+                    await bench.until(lambda: feed.status().connections[0].state == "connecting")
 
     run(scenario())
 
