@@ -142,6 +142,7 @@ def _positions(path: Path, header: bytes, stream: Stream) -> list[int | None] | 
 
 
 def _arrange(row: Row, positions: Sequence[int | None]) -> Row:
+    """Put a row's fields in the stream's order; a column that the file lacks is empty."""
     return ["" if position is None else row[position] for position in positions]
 
 

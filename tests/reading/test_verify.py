@@ -1,0 +1,308 @@
+"""``verify`` proves equality, and names whatever is not equal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from collector.config import QuestDB
+from collector.errors import DatabaseUnavailable, ManifestError
+from collector.reading.verify import verify_session
+from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+
+MakeSession = Callable[..., Any]
+
+
+@pytest.fixture
+def delivered(make_session: MakeSession, database: Any) -> Any:
+    """Give a session whose rows are all in QuestDB."""
+    session = make_session(["BTC_USDT", "ETH_USDT"])
+    for symbol in session.symbols:
+        session.write_market(symbol)
+    database.send(*session.bodies())
+    return session
+
+
+def test_a_delivered_session_agrees(delivered: Any, database: Any) -> None:
+    """Every row of every stream is compared, and every candle."""
+    report = verify_session(delivered.directory, database.settings)
+    assert report.agrees, report.text()
+    counts = {(part.stream, part.symbol): (part.rows, part.equal_rows) for part in report.streams}
+    assert counts["prices", "BTC_USDT"] == (360, 360)
+    assert counts["orderbook", "ETH_USDT"] == (200, 200)
+    assert counts["ohlcv", "BTC_USDT"][0] == counts["ohlcv", "BTC_USDT"][1] + 0
+    assert [part.candles for part in report.candles] == [19, 19]
+    assert "equal." in report.text()
+
+
+@pytest.mark.parametrize(
+    ("stream", "column", "pattern"),
+    [
+        (PRICES, "price", r"^(\d+,)(\d+\.\d\d)(,0\.03005,)"),
+        (PRICES, "received_at", r"^(.*,33,)(\d+)(,ws)"),
+        (PRICES, "trade_id", r"^(.*,buy,)(1050)(,)"),
+        (PRICES, "last_raw_id", r"^(.*,33,\d+,ws,\d+,)(\d+)()$"),
+        (ORDERBOOK, "bid_qty_1", r"^(\d+,[\d.]+,)(1\.77)(,)"),
+        (ORDERBOOK, "update_id", r"^(.*,)(5123)(,123,)"),
+        (OHLCV, "volume", r"^(\d+,1m,(?:[\d.]+,){4})([\d.]+)(,.*,3)$"),
+    ],
+)
+def test_one_changed_digit_in_a_csv_is_found_and_named(
+    delivered: Any, database: Any, stream: Any, column: str, pattern: str
+) -> None:
+    """Stream, symbol, row, column and both values are in the report."""
+    lines = delivered.lines(stream, "BTC_USDT")
+    line, match = next((line, match) for line in lines if (match := re.match(pattern, line)))
+    old = match[2]
+    new = old[:-1] + str((int(old[-1]) + 1) % 10)
+    delivered.replace(stream, "BTC_USDT", line, line[: match.start(2)] + new + line[match.end(2) :])
+    seq = int(line.split(",")[stream.seq_index])
+    report = verify_session(delivered.directory, database.settings)
+    assert not report.agrees
+    found = [d for d in report.differences() if d.reason == "value"]
+    assert [(d.stream, d.symbol, d.seq, d.column, d.csv) for d in found] == [
+        (stream.name, "BTC_USDT", seq, column, new)
+    ]
+    assert found[0].other is not None
+    assert float(found[0].other) == float(old)
+    assert f"{stream.name} BTC_USDT seq {seq}: {column} is {new} in the CSV" in report.text()
+
+
+def test_a_row_missing_in_questdb_is_found_and_named(make_session: MakeSession, database: Any) -> None:
+    """A row that never arrived is named by its number."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    bodies = [
+        b"".join(line for line in body.splitlines(keepends=True) if b" seq=77i" not in line)
+        for body in session.bodies()
+    ]
+    database.send(*bodies)
+    report = verify_session(session.directory, database.settings)
+    missing = [(d.stream, d.seq) for d in report.differences()]
+    assert missing == [("prices", 77), ("orderbook", 77)]
+    assert "prices BTC_USDT seq 77: the row is in the CSV and not in QuestDB." in report.text()
+
+
+@pytest.mark.parametrize(
+    ("change", "seq"),
+    [
+        pytest.param(lambda text: text.replace(" seq=50i", " seq=9999i"), 9999, id="a number behind the last"),
+        pytest.param(lambda text: text.replace(" seq=50i", " seq=0i"), 0, id="a number before the first"),
+        pytest.param(lambda text: re.sub(r" \d+$", " 1600000000000000", text), 50, id="another time, same number"),
+        pytest.param(lambda text: re.sub(r"(\d)$", lambda m: str((int(m[1]) + 1) % 10), text), 50, id="beside"),
+        pytest.param(lambda text: text.replace("exchange=sim", "exchange=other").replace("seq=50i", "seq=51i"), 51,
+                     id="another exchange"),
+    ],
+)  # fmt: skip
+def test_a_row_too_many_in_questdb_is_found_and_named(
+    delivered: Any, database: Any, change: Callable[[str], str], seq: int
+) -> None:
+    """Wherever the stray row stands, in number or in time."""
+    line = next(line for line in delivered.bodies()[0].decode().splitlines() if " seq=50i" in line)
+    stray = change(line)
+    if "exchange=other" in stray:
+        stray = re.sub(r" \d+$", lambda m: f" {int(m[0]) + 1}", stray)
+    database.send(stray.encode() + b"\n")
+    report = verify_session(delivered.directory, database.settings)
+    assert [(d.reason, d.stream, d.seq) for d in report.differences()] == [("extra", "prices", seq)]
+
+
+def test_rows_of_a_symbol_without_any_file_are_found(make_session: MakeSession, database: Any) -> None:
+    """A file that is gone leaves its rows in QuestDB as too many."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    database.send(*session.bodies())
+    session.path(ORDERBOOK, "BTC_USDT").unlink()
+    report = verify_session(session.directory, database.settings)
+    part = next(part for part in report.streams if part.stream == "orderbook")
+    assert part.findings.count == 200
+    assert len(part.findings.named) == 20
+    assert "and 180 more" in report.text()
+
+
+def test_a_row_that_was_rejected_is_accounted_for(make_session: MakeSession, database: Any) -> None:
+    """What stands in ``rejected.csv`` need not stand in QuestDB."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    prices, *rest = session.bodies()
+    database.send(*rest, b"".join(line for line in prices.splitlines(keepends=True) if b" seq=77i" not in line))
+    line = session.lines(PRICES, "BTC_USDT")[76]
+    (session.directory / "rejected.csv").write_text(
+        f'stream,symbol,seq,reason,row\nprices,BTC_USDT,77,"bad, it says","{line}"\n'
+    )
+    report = verify_session(session.directory, database.settings)
+    assert report.agrees, report.text()
+    assert report.streams[0].rejected == 1
+
+
+def test_a_revised_candle_needs_only_its_last_row(make_session: MakeSession, database: Any) -> None:
+    """Rows that a later one of their key replaced are counted, not missed."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    lines = session.lines(OHLCV, "BTC_USDT")
+    fields = lines[0].split(",")
+    fields[-2:] = ["1", str(len(lines) + 1)]
+    session.append(OHLCV, "BTC_USDT", [",".join(fields)])
+    database.send(*session.bodies())
+    report = verify_session(session.directory, database.settings)
+    assert report.agrees, report.text()
+    assert [part.replaced for part in report.streams if part.stream == "ohlcv"] == [1]
+
+
+def test_an_older_revision_in_questdb_is_found(make_session: MakeSession, database: Any) -> None:
+    """The last row of a key must be the one that shows."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    database.send(*session.bodies())
+    lines = session.lines(OHLCV, "BTC_USDT")
+    fields = lines[0].split(",")
+    fields[-2:] = ["1", str(len(lines) + 1)]
+    session.append(OHLCV, "BTC_USDT", [",".join(fields)])
+    report = verify_session(session.directory, database.settings)
+    assert [(d.reason, d.seq) for d in report.differences()] == [("missing", len(lines) + 1), ("extra", 1)]
+
+
+def test_numbers_that_the_ledger_lost_are_accounted_for(
+    make_session: MakeSession, database: Any, gap_line: Callable[..., str]
+) -> None:
+    """A jump in ``seq`` is a difference, unless the ledger has it."""
+    session = make_session()
+    session.append(ORDERBOOK, "BTC_USDT", [line for n in (1, 2, 6, 7) for line in [_book(n)]])
+    database.send(*session.bodies())
+    report = verify_session(session.directory, database.settings)
+    assert [(d.reason, d.seq, d.csv) for d in report.differences()] == [("jump", 6, "3 to 5")]
+    session.append(GAPS, None, [gap_line(1, "log_damaged", "orderbook", "BTC_USDT", (3, 5))])
+    database.send(*session.bodies())
+    report = verify_session(session.directory, database.settings)
+    assert report.agrees, report.text()
+    assert [part.lost for part in report.streams if part.stream == "orderbook"] == [3]
+
+
+def test_a_number_that_is_used_twice_is_found(make_session: MakeSession) -> None:
+    """The log never does it; whoever edited the file did."""
+    session = make_session()
+    session.append(ORDERBOOK, "BTC_USDT", [_book(1), _book(2), _book(2), _book(3)])
+    report = verify_session(session.directory, None)
+    assert [(d.reason, d.seq) for d in report.differences()] == [("duplicate", 2)]
+
+
+def test_a_running_session_is_compared_up_to_its_positions(make_session: MakeSession, database: Any) -> None:
+    """What was written behind the positions counts in neither store."""
+    session = make_session(state="active")
+    session.write_market("BTC_USDT", finish=False)
+    written = {
+        (stream.name, "BTC_USDT"): len(session.lines(stream, "BTC_USDT")) for stream in (PRICES, ORDERBOOK, OHLCV)
+    }
+    positions = {**written, ("prices", "BTC_USDT"): 350, ("orderbook", "BTC_USDT"): 150}
+    database.send(*session.bodies())
+    with session.path(PRICES, "BTC_USDT").open("a") as file:
+        file.write("17000064")  # a line that is being written
+    report = verify_session(session.directory, database.settings, positions=positions)
+    assert report.agrees, report.text()
+    counts = {part.stream: (part.rows, part.equal_rows) for part in report.streams}
+    assert counts["prices"] == (350, 350)
+    assert counts["orderbook"] == (150, 150)
+    assert report.candles[0].waiting > 0
+
+
+def test_a_running_session_may_have_replaced_a_key_meanwhile(make_session: MakeSession, database: Any) -> None:
+    """A later revision in QuestDB, behind the position, is no loss of the earlier one."""
+    session = make_session(state="active")
+    session.write_market("BTC_USDT", finish=False)
+    count = len(session.lines(OHLCV, "BTC_USDT"))
+    fields = session.lines(OHLCV, "BTC_USDT")[0].split(",")
+    fields[-2:] = ["1", str(count + 1)]
+    session.append(OHLCV, "BTC_USDT", [",".join(fields)])
+    database.send(*session.bodies())
+    positions = {("prices", "BTC_USDT"): 360, ("orderbook", "BTC_USDT"): 200, ("ohlcv", "BTC_USDT"): count}
+    report = verify_session(session.directory, database.settings, positions=positions)
+    assert report.agrees, report.text()
+    assert [part.replaced for part in report.streams if part.stream == "ohlcv"] == [1]
+
+
+def test_candles_that_the_trades_do_not_bear_out_are_found(make_session: MakeSession) -> None:
+    """A digit changed in a candle is found without any database, in the minute itself."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    line = session.lines(OHLCV, "BTC_USDT")[0]
+    fields = line.split(",")
+    truth, fields[8] = fields[8], str(int(fields[8]) + 1)
+    session.replace(OHLCV, "BTC_USDT", line, ",".join(fields))
+    report = verify_session(session.directory, None)
+    found = [(d.reason, d.seq, d.column, d.csv, d.other) for d in report.differences()]
+    assert found == [("candle", 1, "trades_count", fields[8], truth)]
+    assert not report.agrees
+
+
+def test_a_candle_that_is_missing_or_too_many_is_found(make_session: MakeSession) -> None:
+    """Every bucket with trades has its candle in a session that ended, and no other has one."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    lines = session.lines(OHLCV, "BTC_USDT")
+    stray = lines[0].split(",")
+    stray[0] = str(int(stray[0]) - 60_000_000)
+    session.path(OHLCV, "BTC_USDT").unlink()
+    session.append(OHLCV, "BTC_USDT", [",".join(stray), *lines[1:]])
+    report = verify_session(session.directory, None)
+    assert [(d.row.split()[0], d.csv is None, d.other is None) for d in report.differences()] == [
+        ("1m", False, True),
+        ("1m", True, False),
+    ]
+
+
+def test_a_changed_quote_volume_is_found_beyond_a_doubles_precision(make_session: MakeSession) -> None:
+    """Price times volume is exact, to the last digit."""
+    session = make_session()
+    session.append(PRICES, "BTC_USDT", ["1,1.000000000000000001,3,3.000000000000000004,buy,1,1,1,ws,,"])
+    report = verify_session(session.directory, None)
+    difference = next(report.differences())
+    assert (difference.column, difference.seq, difference.other) == ("quote_volume", 1, "3.000000000000000003")
+
+
+def test_a_damaged_line_is_a_problem_that_names_it(make_session: MakeSession) -> None:
+    """A file that cannot be read keeps the rest from being said equal."""
+    session = make_session()
+    session.append(ORDERBOOK, "BTC_USDT", [_book(1), "1,2,3"])
+    report = verify_session(session.directory, None)
+    assert not report.agrees
+    assert "Line 3" in report.problems[0]
+
+
+def test_without_a_database_the_report_says_so(make_session: MakeSession) -> None:
+    """Nobody takes a check of the files alone for the whole proof."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    report = verify_session(session.directory, None)
+    assert report.agrees
+    assert "no database was asked" in report.text()
+    assert report.streams[0].equal_rows is None
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path: Any) -> None:
+    """There is nothing to verify."""
+    with pytest.raises(ManifestError):
+        verify_session(tmp_path, None)
+
+
+def test_a_database_that_does_not_answer_is_said_so(make_session: MakeSession, free_port: int) -> None:
+    """An error of the connection is not a report."""
+    session = make_session()
+    with pytest.raises(DatabaseUnavailable):
+        verify_session(session.directory, QuestDB(pg_port=free_port))
+
+
+def test_progress_is_told(make_session: MakeSession) -> None:
+    """Whoever waits is told what is being read, and how far it is."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    told: list[tuple[str, int]] = []
+    verify_session(session.directory, None, progress=lambda what, rows: told.append((what, rows)))
+    assert ("prices BTC_USDT", 360) in told
+    assert ("candles BTC_USDT", 360) in told
+
+
+def _book(n: int) -> str:
+    return f"{1_700_006_400_000_000 + n},1,1,,,,,2,1,,,,,{n},{n},5"
