@@ -56,7 +56,7 @@ class FileRecord(msgspec.Struct):
 class Manifest(msgspec.Struct):
     """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
 
-    ``started_us`` is when it was first active; ``lost`` describes rows that were given up, in words, because the ledger
+    ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active; ``lost`` describes rows that were given up, in words, because the ledger
     itself may have been unwritable then.
     """
 
@@ -67,6 +67,8 @@ class Manifest(msgspec.Struct):
     created_us: int
     label: str = ""
     raw_trades: bool = False
+    record_raw: bool = False
+    recording: str = ""
     duration_s: float | None = None
     state: str = "starting"
     reason: str = ""

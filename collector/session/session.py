@@ -43,12 +43,26 @@ from collector.session.manifest import (
     public_url,
     save_manifest,
 )
-from collector.session.names import check_session_id, session_directory
+from collector.session.names import check_session_id, new_session_id, session_directory
 from collector.session.resume import SETTLED_US, TAIL_US, find_holes, position, without
-from collector.session.states import State, next_state
+from collector.session.states import FINAL, RUNNING, State, close_interrupted, mark_interrupted, next_state
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
 from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
+
+__all__ = [
+    "FINAL",
+    "RUNNING",
+    "Session",
+    "SessionFeed",
+    "SessionStatus",
+    "check_session_id",
+    "close_interrupted",
+    "create_manifest",
+    "mark_interrupted",
+    "new_session_id",
+    "session_directory",
+]
 
 _T = TypeVar("_T")
 
