@@ -31,6 +31,7 @@ from collector.sim.answers import Answers, Reply, Weights
 from collector.sim.faults import GARBAGE, Fault, Faults, Sent, fault_from
 from collector.sim.market import BUCKET_US, INTERVALS_US, Instrument, Market, first_raw_id
 from collector.sim.record import ChannelRecord, ConnectionRecord
+from collector.sim.running import task_group
 
 MAX_STREAMS = 1024
 MAX_REQUESTS_PER_S = 5
@@ -129,8 +130,10 @@ class SimulatedExchange:
             while self.published_us < now_us:
                 self.publish(min(now_us, self.published_us + BUCKET_US))
                 await asyncio.sleep(0)
-            # Few symbols: wake when something is due, so that a slow market's messages come one by one.
-            wait_us = min(self._due.values(), default=now_us) - now_us if len(self._due) <= 20 else 5_000
+            # Few symbols: wake when something is due, so that a slow market's messages come one by one. Many: looking at
+            # each of them at every turn costs more than what they send.
+            few = len(self._due) <= 20
+            wait_us = min(self._due.values(), default=now_us) - now_us if few else 5_000 + 50 * len(self._due)
             wait_us = min(wait_us, BUCKET_US - now_us % BUCKET_US, 50_000)
             await self._pause(max(wait_us, 1_000) / 1e6)
 
@@ -459,8 +462,7 @@ async def serve_exchange(
     Raises:
         UsageError: the address cannot be listened on.
     """
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         exchange = SimulatedExchange(options or Options(), clock or SystemClock(), group)
         try:
             server = await serve(
@@ -485,14 +487,10 @@ async def serve_exchange(
         group.create_task(exchange.run())
         try:
             yield exchange
-        except Exception as error:  # noqa: BLE001 - raised again below, as itself and not as a group
-            failure = error
         finally:
             exchange.stop()
             server.close()
             await server.wait_closed()
-    if failure is not None:
-        raise failure
 
 
 def _frames(channel: str, texts: Sequence[str], *, combined: bool) -> str:

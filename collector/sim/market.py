@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
+from copy import copy
 from fractions import Fraction
 from functools import cached_property
 from itertools import accumulate
@@ -172,6 +173,7 @@ class Instrument:
         self._price_texts: dict[int, str] = {}
         self._lot_texts: dict[int, str] = {}
         self._top = (-1, 0, 0)
+        self._lattices: dict[int, tuple[int, int, int]] = {}
         self._minutes: dict[int, Fold] = {}
         self._live: tuple[int, int, Fold | None] = (0, 0, None)
 
@@ -286,9 +288,12 @@ class Instrument:
 
     def _wave(self, bucket: int, period: int, amplitude: int) -> int:
         lattice, rest = divmod(bucket, period)
-        place = self._place + period * 1_009
-        left = self._noise.at(place + lattice) % (2 * amplitude) - amplitude
-        right = self._noise.at(place + lattice + 1) % (2 * amplitude) - amplitude
+        known, left, right = self._lattices.get(period, (-1, 0, 0))
+        if known != lattice:
+            place = self._place + period * 1_009
+            left = self._noise.at(place + lattice) % (2 * amplitude) - amplitude
+            right = self._noise.at(place + lattice + 1) % (2 * amplitude) - amplitude
+            self._lattices[period] = lattice, left, right
         return left + (right - left) * rest // period
 
     def _size(self, price: int, distance: int, bucket: int) -> int:
@@ -336,8 +341,11 @@ class Instrument:
         first = self.next_trade(start_us)
         end = self.next_trade(start_us + MINUTE_US if end_us is None else end_us)
         if live is not None and live_minute == start_us and live.last_id == end - 1:
-            head = self._fold(first, live_from)
-            return merge([live] if head is None else [head, live])
+            if live_from > first:  # the minute was under way when this process began
+                head = self._fold(first, live_from)
+                live = merge([live] if head is None else [head, live])
+                self._live = live_minute, first, live
+            return copy(live)
         fold = self._fold(first, end)
         if fold is not None and end_us is None:
             self._remember_minute(start_us, fold)

@@ -1,8 +1,8 @@
 """The replay server: recorded messages again, through real websockets on loopback.
 
 A client gets the frames of the channels it asked for, in their order and no faster than it reads them; requests of
-REST are answered from the recording, in step: the frames after a recorded answer wait until it was asked for, two seconds
-at most. Where the recording was disconnected, the clients concerned are, and what comes after waits for them.
+REST are answered from the recording, in step: the frames after a recorded answer wait until it was asked for, two
+seconds at most. Where the recording was disconnected, the clients concerned are, and what comes after waits for them.
 
 ``GET /admin/status`` tells how far it is; ``POST /admin/start`` begins without waiting for more subscriptions.
 """
@@ -30,6 +30,7 @@ from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.registry import create_exchange
 from collector.sim import dialect, wire
 from collector.sim.recording import Line, read_recording
+from collector.sim.running import task_group
 from collector.sim.script import RecordedAnswer, Script, look_through, path_of, request_key
 
 END_OF_RECORDING = "end of recording"
@@ -429,8 +430,7 @@ async def serve_replay(
     for symbol in options.symbols:
         _require_frames(script, exchange, symbol, options.path)
     replay = Replay(options, exchange, script, listing, clock or SystemClock())
-    failure: Exception | None = None
-    async with asyncio.TaskGroup() as group:
+    async with task_group() as group:
         try:
             server = await serve(
                 replay.connected,
@@ -452,14 +452,10 @@ async def serve_replay(
         playing = group.create_task(replay.run())
         try:
             yield replay
-        except Exception as error:  # noqa: BLE001 - raised again below, as itself and not as a group
-            failure = error
         finally:
             playing.cancel()
             server.close()
             await server.wait_closed()
-    if failure is not None:
-        raise failure
 
 
 def _prepare(options: Options) -> tuple[Exchange, Script, bytes]:

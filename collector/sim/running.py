@@ -7,13 +7,29 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 if sys.platform == "win32":  # pragma: no cover - there it runs through WSL
     from asyncio import new_event_loop
 else:
     from uvloop import new_event_loop
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Open a TaskGroup from which an error of the block itself comes out as it is, and not in a group.
+
+    The block must have ended its tasks when it fails.
+    """
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        try:
+            yield group
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def run_until_stopped(serve: Callable[[asyncio.Event], Awaitable[None]], *, follow_parent: bool = False) -> None:
