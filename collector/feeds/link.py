@@ -204,8 +204,8 @@ class Link:
             last_error=self._last_error,
         )
 
-    def tick(self) -> None:
-        """Look at all clocks: report holes, silent subscriptions and latencies; find out whether to reconnect."""
+    def look_at_tracks(self) -> None:
+        """Report holes, silent subscriptions, exchange times and latencies, as of now."""
         now_s = self._clock.monotonic_s()
         if self.messages != self._messages_seen:
             self._messages_seen = self.messages
@@ -217,6 +217,10 @@ class Link:
                 self._observed(track, newest_us)
             if track.state != "live":
                 self._look_for_first_data(track, now_s)
+
+    def look_for_a_reason_to_leave(self) -> None:
+        """Have the connection replaced where it is deaf, or about to reach the end of its life."""
+        now_s = self._clock.monotonic_s()
         limit_s = stall_limit_s(self._settings.stall_timeout_s, self._fruitless)
         if now_s - max(self._opened_s, self._last_frame_s or 0.0) >= limit_s:
             self._log.warning("feed.connection_stalled", silent_s=limit_s)
@@ -299,7 +303,8 @@ class Link:
                 async with asyncio.timeout(self._tick_s()):
                     await self._wake.wait()
             self._wake.clear()
-            self.tick()
+            self.look_at_tracks()
+            self.look_for_a_reason_to_leave()
             now_s = self._clock.monotonic_s()
             if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
                 self._pinged_s = now_s
@@ -314,7 +319,7 @@ class Link:
     async def _close(self, connection: Connection) -> None:
         await connection.close()
         # What came since the last tick counts for its connection.
-        self.tick()
+        self.look_at_tracks()
         ending = connection.ending
         sentence = ending.sentence if ending is not None else "closed"
         self._record("-", sentence)
