@@ -1,0 +1,288 @@
+"""One session with everything around it: exchange, feed, log, candles, delivery. Part of the composition root."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiolimiter import AsyncLimiter
+from structlog.typing import FilteringBoundLogger
+
+from collector.candles.aggregator import Aggregator
+from collector.candles.clock import ExchangeClock
+from collector.clock import Clock
+from collector.config import Config
+from collector.describe import Rates, describe_session
+from collector.errors import ConnectionLost, UsageError
+from collector.exchanges.base import Exchange, Listing
+from collector.exchanges.registry import create_exchange, exchange_class
+from collector.feeds.feed import Feed, fetch_listing, open_rest
+from collector.feeds.rest import Rest
+from collector.orders import choose_listings, subscriptions_of
+from collector.reading.csv_rows import CsvHistory
+from collector.requests import StartRequest
+from collector.session.manifest import Manifest, public_url
+from collector.session.session import Session, create_manifest
+from collector.session.session import SessionStatus as Facts
+from collector.sim.recording import Recorder
+from collector.status import SessionStatus
+from collector.storage.cursor import CursorUnreadable, load_cursor
+from collector.storage.files import Files
+from collector.storage.replicator import Replicator
+from collector.streams import STREAMS, Stream
+
+RAW_FILE = "raw.rec"
+
+LogFiles = list[tuple[Stream, str | None, Path]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a daemon's sessions share."""
+
+    config: Config
+    clock: Clock
+    log: FilteringBoundLogger
+    files: Files
+    log_thread: Executor
+    replicator: Replicator | None
+    connects: MutableMapping[str, AsyncLimiter]
+    data_dir: Path
+    on_status: Callable[[Facts], None]
+
+
+class Collection:
+    """Run one session as an order says, from asking the exchange for its instruments to the last delivered row."""
+
+    def __init__(self, manifest: Manifest, order: StartRequest, parts: Parts) -> None:
+        self.ended = asyncio.Event()
+        self._manifest = manifest
+        self._order = order
+        self._parts = parts
+        self._rates = Rates()
+        self._rest: Rest | None = None
+        self._feed: Feed | None = None
+        self._recorder: Recorder | None = None
+        self._session: Session | None = None
+
+    @staticmethod
+    def describe(order: StartRequest, session_id: str, config: Config, now_us: int) -> Manifest:
+        """Return the manifest of the session that an order asks for."""
+        endpoint = config.exchange.get(order.exchange)
+        dialect = exchange_class(order.exchange)
+        manifest = create_manifest(
+            session_id=session_id,
+            exchange=order.exchange,
+            symbols=order.symbols,
+            data_types=order.data_types,
+            now_us=now_us,
+            config=config,
+            label=order.label,
+            raw_trades=order.raw_trades,
+            duration_s=order.duration_s,
+            endpoints={
+                "ws": order.ws_url or (endpoint.ws_url if endpoint else "") or dialect.ws_url,
+                "rest": order.rest_url or (endpoint.rest_url if endpoint else "") or dialect.rest_url,
+            },
+        )
+        manifest.recording = order.recording
+        manifest.record_raw = config.session.record_raw if order.record_raw is None else order.record_raw
+        return manifest
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            raise UsageError("The session is not prepared yet.")
+        return self._session
+
+    async def prepare(self) -> None:
+        """Check the symbols with the exchange, then make the session's files and its feed.
+
+        Raises:
+            ConnectionLost, ExchangeRefused: the exchange could not be asked; nothing was written.
+            UnknownName, UsageError: it does not list a symbol, or does not trade it; nothing was written.
+            LogError: the session's files cannot be made.
+        """
+        manifest, parts = self._manifest, self._parts
+        settings = parts.config.feed
+        ws_url, rest_url = self._addresses()
+        dialect = create_exchange(manifest.exchange)
+        self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url)
+        try:
+            listings = choose_listings(dialect, await self._ask_listing(dialect), manifest.symbols)
+            exchange = create_exchange(manifest.exchange, listings)
+            if self._order.ws_url or self._order.rest_url:
+                manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
+            self._session = self._make_session(exchange)
+            await self._session.prepare()
+            if manifest.record_raw:
+                self._recorder = Recorder(self._session.directory / RAW_FILE)
+                await self._rest.close()
+                self._rest = open_rest(exchange, settings, parts.clock, rest_url=rest_url, recorder=self._recorder)
+        except BaseException:
+            await self._rest.close()
+            raise
+        self._feed = Feed(
+            exchange,
+            subscriptions_of(manifest.symbols, manifest.data_types),
+            self._session.buffer,
+            config=settings,
+            clock=parts.clock,
+            log=parts.log.bind(session=manifest.session_id),
+            ws_url=ws_url,
+            rest_url=rest_url,
+            raw_trades=manifest.raw_trades,
+            resume=self._session.resume_points(),
+            recorder=self._recorder,
+            rest=self._rest,
+            connects=parts.connects.setdefault(
+                manifest.exchange, AsyncLimiter(exchange.limits.connects_per_5_min, 300)
+            ),
+        )
+
+    async def _ask_listing(self, dialect: Exchange) -> list[Listing]:
+        if self._rest is None:
+            return []
+        try:
+            async with asyncio.timeout(self._order.reach_timeout_s):
+                return await fetch_listing(dialect, self._rest)
+        except TimeoutError as error:
+            raise ConnectionLost(
+                f"{dialect.name} did not answer within {self._order.reach_timeout_s:g} s.",
+                hint="Check the network, or try --exchange sim.",
+            ) from error
+
+    def _addresses(self) -> tuple[str, str]:
+        """Return the websocket and REST address: the order's, the configuration's, or the exchange's own."""
+        endpoint = self._parts.config.exchange.get(self._manifest.exchange)
+        known = self._manifest.endpoints
+        ws_url = self._order.ws_url or (endpoint.ws_url if endpoint else "") or known.get("ws", "")
+        rest_url = self._order.rest_url or (endpoint.rest_url if endpoint else "") or known.get("rest", "")
+        return ws_url, rest_url
+
+    def _make_session(self, exchange: Exchange) -> Session:
+        parts, manifest = self._parts, self._manifest
+        replicator = parts.replicator
+        grace_us = round(parts.config.candles.grace_s * 1_000_000)
+
+        def make_candles(symbol: str, directory: Path, resumed: bool) -> Aggregator:
+            history = CsvHistory(directory, symbol)
+            aggregator = Aggregator(symbol, grace_us=grace_us, history=history)
+            if resumed:
+                aggregator.rebuild(history)
+            return aggregator
+
+        known = self._acknowledged_seqs()
+        return Session(
+            manifest,
+            data_dir=parts.data_dir,
+            config=parts.config,
+            clock=parts.clock,
+            files=parts.files,
+            executor=parts.log_thread,
+            log=parts.log,
+            exchange_time=ExchangeClock(),
+            candles=make_candles,
+            numbered_trades=exchange.trade_ids_contiguous,
+            known_seq=lambda stream, symbol: known.get((stream.name, symbol), 0),
+            on_commit=lambda commits: replicator.committed(manifest.session_id, commits) if replicator else None,
+            on_status=parts.on_status,
+        )
+
+    def _acknowledged_seqs(self) -> Mapping[tuple[str, str | None], int]:
+        """Return, per stream and symbol, the highest number that QuestDB is known to have."""
+        directory = self._parts.data_dir / f"session_{self._manifest.session_id}"
+        try:
+            cursor = load_cursor(directory, self._manifest.session_id)
+        except CursorUnreadable:
+            return {}
+        return {(file.stream, file.symbol): file.acknowledged.seq for file in cursor.files} if cursor else {}
+
+    async def run(self) -> None:
+        """Collect until the session ends; whatever happens is the session's state."""
+        try:
+            if self._feed is not None:
+                await self.session.run(self._feed)
+        except Exception as error:
+            # One session's bug must not end the daemon.
+            self._parts.log.exception("data_collection.session_error", reason=repr(error))
+        finally:
+            if self._rest is not None:
+                await self._rest.close()
+            if self._recorder is not None:
+                await asyncio.to_thread(self._recorder.close)
+            self.ended.set()
+
+    def sample_rates(self) -> None:
+        """Take a sample of the rows, for the rates."""
+        self._rates.sample(self._parts.clock.monotonic_s(), self._file_rows())
+
+    def log_files(self) -> LogFiles:
+        """Return the session's files, as the replicator wants to know them."""
+        return [(file.stream, file.symbol, file.path) for file in self.session.stream_files]
+
+    def positions(self) -> dict[tuple[str, str | None], int]:
+        """Return, per stream and symbol, the number of the last durable row."""
+        return {(file.stream.name, file.symbol): file.durable_seq for file in self.session.stream_files}
+
+    def status(self) -> SessionStatus:
+        """Describe the session as it is now."""
+        replicator = self._parts.replicator
+        session_id = self._manifest.session_id
+        return describe_session(
+            self.session.status(),
+            directory=self.session.directory,
+            feed=self._feed.status() if self._feed is not None else None,
+            delivery=replicator.status().sessions.get(session_id) if replicator is not None else None,
+            file_rows=self._file_rows(),
+            gaps=self.session.ledger.entries,
+            rates=self._rates,
+            now_us=self._parts.clock.now_us(),
+        )
+
+    def _file_rows(self) -> dict[tuple[str, str], int]:
+        return {(file.stream.name, file.symbol or ""): file.rows for file in self.session.stream_files}
+
+
+def files_of(directory: Path, manifest: Manifest) -> LogFiles:
+    """Return the files of a session that does not run, as its manifest lists them."""
+    return [
+        (STREAMS[record.stream], record.symbol, directory / record.path)
+        for record in manifest.files
+        if record.stream in STREAMS
+    ]
+
+
+def facts_of(manifest: Manifest) -> Facts:
+    """Return the status of a session that does not run, as its manifest tells it."""
+    rows: dict[str, int] = {}
+    for record in manifest.files:
+        rows[record.stream] = rows.get(record.stream, 0) + record.rows
+    facts: dict[str, Any] = {
+        name: getattr(manifest, name)
+        for name in (
+            "session_id", "exchange", "label", "state", "reason", "created_us", "started_us", "ended_us", "duration_s",
+            "received", "written", "dropped",
+        )
+    }  # fmt: skip
+    return Facts(
+        **facts,
+        symbols=tuple(manifest.symbols),
+        data_types=tuple(manifest.data_types),
+        heartbeat_us=manifest.heartbeat_us or manifest.created_us,
+        pending=0,
+        prices_count=rows.get("prices", 0),
+        orderbook_count=rows.get("orderbook", 0),
+        candles_count=rows.get("ohlcv", 0),
+        gaps_count=manifest.gaps,
+        open_gaps=manifest.open_gaps,
+        errors_count=manifest.errors,
+        flushes=0,
+        last_flush_s=0.0,
+        longest_flush_s=0.0,
+        candles_compared={},
+    )

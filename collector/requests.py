@@ -1,0 +1,85 @@
+"""What the command line asks of the daemon: the arguments of the control socket's commands, as structs.
+
+``ping`` → the daemon's pid and version · ``start`` StartRequest → SessionStatus · ``stop`` StopRequest → SessionStatus
+of those it stopped · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus ·
+``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest · ``shutdown`` → nothing, once it has begun.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from collector.errors import UsageError
+
+
+class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Start a session. What is empty or None comes from the configuration.
+
+    Args:
+        exchange: the exchange's name.
+        symbols: ``BASE_QUOTE`` each.
+        data_types: what to collect, of ``streams.DATA_TYPES``.
+        duration_s: after how long to stop it; None runs until it is stopped.
+        label: a note of the person's own.
+        session_id: the id to give it; empty makes one.
+        ws_url: the websocket address in place of the exchange's own; ``rest_url`` likewise.
+        raw_trades: collect single trades where the exchange also sends aggregated ones.
+        record_raw: write the raw messages beside the session.
+        go_on: continue the existing session ``session_id`` where it was interrupted.
+        reach_timeout_s: refuse (ConnectionLost, nothing written) when the exchange does not answer within this time;
+            None waits as the feed's own limits say.
+        recording: the name of the recording that is replayed; empty for a live session.
+    """
+
+    exchange: str
+    symbols: tuple[str, ...]
+    data_types: tuple[str, ...] = ()
+    duration_s: float | None = None
+    label: str = ""
+    session_id: str = ""
+    ws_url: str = ""
+    rest_url: str = ""
+    raw_trades: bool = False
+    record_raw: bool | None = None
+    go_on: bool = False
+    reach_timeout_s: float | None = None
+    recording: str = ""
+
+
+class StopRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Stop some sessions, or ``every`` one that runs; the answer comes when their last rows are durable."""
+
+    sessions: tuple[str, ...] = ()
+    every: bool = False
+
+
+class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Concern one session: its id, or for ``import`` the absolute path of its directory."""
+
+    session: str
+
+
+class ResyncRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Send a session's rows to QuestDB again, from a ``seq`` on."""
+
+    session: str
+    from_seq: int = 0
+
+
+Asked = TypeVar("Asked", bound=msgspec.Struct)
+
+
+def to_arguments(request: msgspec.Struct) -> dict[str, Any]:
+    """Return a request as the arguments that go over the socket."""
+    arguments: dict[str, Any] = msgspec.to_builtins(request)
+    return arguments
+
+
+def from_arguments(arguments: dict[str, Any], kind: type[Asked]) -> Asked:
+    """Read a command's arguments; raise UsageError where they are not what the command takes."""
+    try:
+        return msgspec.convert(arguments, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"The arguments are wrong: {error}.") from error
