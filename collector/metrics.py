@@ -1,0 +1,197 @@
+"""The metrics of ``/metrics``: names, help and where each value comes from, read from the daemon's status when asked.
+
+Nothing is counted here: the parts of the daemon count what they do, their status says it, and this turns it into
+Prometheus' words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from collector.status import DaemonStatus, LinkStatus, SessionStatus, SymbolStatus, unready_reasons
+
+Sample = tuple[tuple[str, ...], float]
+Samples = Iterable[Sample]
+
+_PER_SESSION = ("session", "exchange")
+_PER_STREAM = (*_PER_SESSION, "stream")
+_PER_SYMBOL = (*_PER_SESSION, "symbol")
+_PER_LINK = (*_PER_SESSION, "connection")
+
+
+class Metric(NamedTuple):
+    """One metric: its name (a counter's ends in ``_total``), what it says, its labels, and how it is read."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    labels: tuple[str, ...]
+    read: Callable[[DaemonStatus], Samples]
+
+
+def _once(read: Callable[[DaemonStatus], float | None]) -> Callable[[DaemonStatus], Samples]:
+    def samples(status: DaemonStatus) -> Iterator[Sample]:
+        value = read(status)
+        if value is not None:
+            yield (), float(value)
+
+    return samples
+
+
+def _each_session(read: Callable[[SessionStatus], float | None]) -> Callable[[DaemonStatus], Samples]:
+    def samples(status: DaemonStatus) -> Iterator[Sample]:
+        for session in status.sessions:
+            value = read(session)
+            if value is not None:
+                yield (session.session_id, session.exchange), float(value)
+
+    return samples
+
+
+def _each_symbol(read: Callable[[SymbolStatus], float | None]) -> Callable[[DaemonStatus], Samples]:
+    def samples(status: DaemonStatus) -> Iterator[Sample]:
+        for session in status.sessions:
+            for row in session.per_symbol:
+                value = read(row)
+                if value is not None:
+                    yield (session.session_id, session.exchange, row.symbol), float(value)
+
+    return samples
+
+
+def _each_link(read: Callable[[LinkStatus], float | None]) -> Callable[[DaemonStatus], Samples]:
+    def samples(status: DaemonStatus) -> Iterator[Sample]:
+        for session in status.sessions:
+            for link in session.links:
+                value = read(link)
+                if value is not None:
+                    yield (session.session_id, session.exchange, str(link.number)), float(value)
+
+    return samples
+
+
+def _rows(status: DaemonStatus) -> Iterator[Sample]:
+    for session in status.sessions:
+        for stream, rows in session.rows.items():
+            yield (session.session_id, session.exchange, stream), float(rows)
+
+
+def _session_states(status: DaemonStatus) -> Iterator[Sample]:
+    for session in status.sessions:
+        yield (session.session_id, session.exchange, session.state), 1.0
+
+
+def _replica_state(status: DaemonStatus) -> Iterator[Sample]:
+    yield (status.questdb.state,), 1.0
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("collector_ready", "gauge", "1 while the daemon does all that it was asked to do.", (),
+           _once(lambda s: not unready_reasons(s))),
+    Metric("collector_uptime_seconds", "gauge", "Seconds since the daemon started.", (), _once(lambda s: s.uptime_s)),
+    Metric("collector_memory_bytes", "gauge", "Resident memory of the daemon.", (), _once(lambda s: s.memory_bytes)),
+    Metric("collector_cpu_seconds_total", "counter", "CPU time of the daemon.", (), _once(lambda s: s.cpu_s)),
+    Metric("collector_loop_lag_seconds", "gauge", "How late the event loop's timer last ran.", (),
+           _once(lambda s: s.loop_lag_s)),
+    Metric("collector_disk_free_bytes", "gauge", "Free space of the data directory's disk.", (),
+           _once(lambda s: s.disk_free_bytes)),
+    Metric("collector_session_state", "gauge", "1 for the state that a session is in.", (*_PER_SESSION, "state"),
+           _session_states),
+    Metric("collector_session_errors_total", "counter", "Errors of a session.", _PER_SESSION,
+           _each_session(lambda s: s.errors)),
+    Metric("collector_rows_total", "counter", "Rows that are durable in CSV.", _PER_STREAM, _rows),
+    Metric("collector_buffer_received_rows_total", "counter", "Rows that came into the buffer.", _PER_SESSION,
+           _each_session(lambda s: s.buffer.received)),
+    Metric("collector_buffer_written_rows_total", "counter", "Rows that went from the buffer to CSV.", _PER_SESSION,
+           _each_session(lambda s: s.buffer.written)),
+    Metric("collector_buffer_dropped_rows_total", "counter", "Rows that the full buffer dropped; each is in the gaps.",
+           _PER_SESSION, _each_session(lambda s: s.buffer.dropped)),
+    Metric("collector_buffer_pending_rows", "gauge", "Rows that wait in the buffer.", _PER_SESSION,
+           _each_session(lambda s: s.buffer.pending)),
+    Metric("collector_flushes_total", "counter", "Flushes of the buffer to CSV.", _PER_SESSION,
+           _each_session(lambda s: s.flushes)),
+    Metric("collector_flush_seconds", "gauge", "How long the last flush took.", _PER_SESSION,
+           _each_session(lambda s: s.flush_s)),
+    Metric("collector_flush_max_seconds", "gauge", "How long the longest flush took.", _PER_SESSION,
+           _each_session(lambda s: s.flush_max_s)),
+    Metric("collector_gaps_total", "counter", "Gaps in the ledger.", _PER_SESSION, _each_session(lambda s: s.gaps)),
+    Metric("collector_gaps_open", "gauge", "Gaps that are neither repaired nor given up.", _PER_SESSION,
+           _each_session(lambda s: s.gaps_open)),
+    Metric("collector_candles_closed_total", "counter", "Candles that have closed.", _PER_SESSION,
+           _each_session(lambda s: s.candles_closed)),
+    Metric("collector_candles_compared_total", "counter", "Closed candles compared with the exchange's own.",
+           _PER_SESSION, _each_session(lambda s: s.candles_compared)),
+    Metric("collector_candles_different_total", "counter", "Compared candles that differ from the exchange's own.",
+           _PER_SESSION, _each_session(lambda s: s.candles_different)),
+    Metric("collector_symbol_last_event_age_seconds", "gauge", "Seconds since the last event of a symbol.", _PER_SYMBOL,
+           _each_symbol(lambda r: r.last_event_age_s)),
+    Metric("collector_symbol_prices_per_second", "gauge", "Trades of a symbol in a second.", _PER_SYMBOL,
+           _each_symbol(lambda r: r.prices_per_s)),
+    Metric("collector_symbol_gaps_total", "counter", "Gaps of a symbol.", _PER_SYMBOL, _each_symbol(lambda r: r.gaps)),
+    Metric("collector_symbol_duplicates_total", "counter", "Events of a symbol that had been seen before.", _PER_SYMBOL,
+           _each_symbol(lambda r: r.duplicates)),
+    Metric("collector_connection_open", "gauge", "1 while the websocket is open.", _PER_LINK,
+           _each_link(lambda link: link.state == "open")),
+    Metric("collector_connection_reconnects_total", "counter", "How often the websocket was opened again.", _PER_LINK,
+           _each_link(lambda link: link.reconnects)),
+    Metric("collector_connection_messages_total", "counter", "Messages that came over the websocket.", _PER_LINK,
+           _each_link(lambda link: link.messages)),
+    Metric("collector_connection_bytes_total", "counter", "Bytes that came over the websocket.", _PER_LINK,
+           _each_link(lambda link: link.bytes)),
+    Metric("collector_connection_malformed_total", "counter", "Messages that could not be read.", _PER_LINK,
+           _each_link(lambda link: link.malformed)),
+    Metric("collector_connection_last_frame_age_seconds", "gauge", "Seconds since the last message.", _PER_LINK,
+           _each_link(lambda link: link.last_frame_age_s)),
+    Metric("collector_replica_state", "gauge", "1 for the state that the replication to QuestDB is in.", ("state",),
+           _replica_state),
+    Metric("collector_replica_lag_rows", "gauge", "Rows in CSV that QuestDB has not acknowledged.", (),
+           _once(lambda s: s.questdb.lag_rows)),
+    Metric("collector_replica_lag_bytes", "gauge", "Bytes of CSV that QuestDB has not acknowledged.", (),
+           _once(lambda s: s.questdb.lag_bytes)),
+    Metric("collector_replica_lag_seconds", "gauge", "Age of the oldest row that QuestDB has not acknowledged.", (),
+           _once(lambda s: s.questdb.lag_s)),
+    Metric("collector_replica_acknowledged_rows_total", "counter", "Rows that QuestDB acknowledged.", (),
+           _once(lambda s: s.questdb.acknowledged_rows)),
+    Metric("collector_replica_resent_rows_total", "counter", "Rows that were sent again.", (),
+           _once(lambda s: s.questdb.resent_rows)),
+    Metric("collector_replica_rejected_rows_total", "counter", "Rows that QuestDB refused (see rejected.csv).", (),
+           _once(lambda s: s.questdb.rejected_rows)),
+    Metric("collector_replica_failures_total", "counter", "Deliveries that failed and are tried again.", (),
+           _once(lambda s: s.questdb.failures)),
+)  # fmt: skip
+"""Every metric; a test holds the documentation to this list."""
+
+
+class StatusCollector(Collector):
+    """Turn a status into metrics whenever they are asked for."""
+
+    def __init__(self, status: Callable[[], DaemonStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        status = self._status()
+        for metric in METRICS:
+            family: CounterMetricFamily | GaugeMetricFamily
+            if metric.kind == "counter":
+                family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+            else:
+                family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+            for labels, value in metric.read(status):
+                family.add_metric(labels, value)
+            yield family
+
+    def describe(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """Say nothing in advance, so that registering it does not ask for a status."""
+        return iter(())
+
+
+def exposition(status: Callable[[], DaemonStatus]) -> bytes:
+    """Return the metrics as Prometheus' text format has them."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StatusCollector(status))
+    return generate_latest(registry)
