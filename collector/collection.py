@@ -239,7 +239,7 @@ class Collection:
             feed=self._feed.status() if self._feed is not None else None,
             delivery=replicator.status().sessions.get(session_id) if replicator is not None else None,
             file_rows=self._file_rows(),
-            gaps=self.session.ledger.entries,
+            gaps=self.session.ledger.entries(),
             rates=self._rates,
             now_us=self._parts.clock.now_us(),
         )

@@ -67,10 +67,9 @@ class Csv(_Section):
 class Feed(_Section):
     open_timeout_s: Seconds = 10
     close_timeout_s: Seconds = 1
-    ping_interval_s: Seconds = 10
+    ping_interval_s: Seconds = 5
     ping_timeout_s: Seconds = 10
     max_message_bytes: Count = 16 * 1024 * 1024
-    max_queue_messages: Count = 4096
     first_data_timeout_s: Seconds = 10
     stall_timeout_s: Seconds = 60
     reorder_grace_s: Seconds = 1

@@ -95,6 +95,7 @@ class Daemon:
         self._started_us = clock.now_us()
         self._started_s = clock.monotonic_s()
         self._loop_lag_s = 0.0
+        self._delivering = False
 
     # Life
 
@@ -158,10 +159,16 @@ class Daemon:
     def _start_delivery(self, tasks: asyncio.TaskGroup) -> None:
         if self._replicator is None:
             return
-        self._replicator.start()
         self._session_rows = SessionReplica(SessionRows(self._database.settings), log=self._log)
         tasks.create_task(self._database.run())
+        tasks.create_task(self._start_replicator(self._replicator))
         tasks.create_task(self._session_rows.run())
+
+    async def _start_replicator(self, replicator: Replicator) -> None:
+        """Begin to deliver once it is known whether there is a server; what is committed meanwhile waits."""
+        await self._database.tried.wait()
+        replicator.start()
+        self._delivering = True
 
     async def _start_api(self, tasks: asyncio.TaskGroup) -> None:
         if not self.config.api.enabled:
@@ -180,7 +187,7 @@ class Daemon:
         running = [collection.ended.wait() for collection in self._collections.values()]
         await asyncio.gather(*running)
         left_s = max(1.0, deadline_s - self._clock.monotonic_s())
-        if self._replicator is not None:
+        if self._replicator is not None and self._delivering:
             await asyncio.to_thread(self._replicator.stop, left_s)
         if self._session_rows is not None:
             await self._session_rows.stop(min(left_s, 5.0))

@@ -92,6 +92,8 @@ class DatabaseSupervisor:
         self.mode = config.questdb.mode
         self.reason = ""
         self.starts = 0
+        self.tried = asyncio.Event()
+        """Set once it is known whether there is a server: before that, its absence is no news."""
         self._config = config
         self._log = log
         self._server = EmbeddedServer.from_config(config) if self.mode == "embedded" else None
@@ -149,23 +151,27 @@ class DatabaseSupervisor:
     async def run(self) -> None:
         """Keep the embedded server up until ``stop``; returns at once where there is none of ours."""
         if self._server is None:
+            self.tried.set()
             return
         delay_s = _RETRY_FIRST_S
         while not self._stopping.is_set():
             try:
                 await self._in_thread(self._ensure)
                 delay_s = _RETRY_FIRST_S
+                self.tried.set()
                 await self._wait(_WATCH_INTERVAL_S)
             except CollectorError as error:
                 if str(error) != self.reason:
                     self._log.warning("questdb.start_failed", reason=error.message, hint=error.hint)
                 self.reason = str(error)
+                self.tried.set()
                 await self._wait(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_CAP_S)
 
     async def stop(self, *, end_server: bool) -> None:
         """Watch no longer; with ``end_server``, end the embedded server too."""
         self._stopping.set()
+        self.tried.set()
         if end_server and self._server is not None:
             try:
                 await self._in_thread(self._server.stop)
