@@ -163,19 +163,24 @@ class Slice:
         seq = self.encoder.encode(content).last_seq
         return Position(self.end.segment, self.offset + len(content), self.start.seq if seq is None else seq)
 
-    def rejected(self, refusals: Iterable[Refused]) -> list[RejectedRow]:
-        """Return the rows of ``rejected.csv`` for these lines."""
-        refusals = list(refusals)
-        if not refusals:
-            return []
-        lines = self.content.split(b"\n")
-        return [self._rejected(lines[line].decode("utf-8", "backslashreplace"), reason) for line, reason in refusals]
+    def rejected(self, refusals: Sequence[Refused]) -> list[RejectedRow]:
+        """Return the rows of ``rejected.csv`` for these lines, which are in order.
 
-    def _rejected(self, row: str, reason: str) -> RejectedRow:
-        fields = row.split(",")
-        index = self.lane.stream.seq_index
-        symbol = self.lane.symbol or ""
-        return RejectedRow(self.lane.stream.name, symbol, fields[index] if index < len(fields) else "", reason, row)
+        Where a line's ``seq`` is not to be read it is the one after the line before it, as they count up by one.
+        """
+        reasons = dict(refusals)
+        rows = []
+        seq = self.start.seq
+        for index, content in enumerate(self.content.split(b"\n") if reasons else ()):
+            line = content.decode("utf-8", "backslashreplace")
+            fields = self.encoder.fields_of(line)
+            text = fields[self.encoder.seq_index] if fields is not None else ""
+            seq = int(text) if text.isdecimal() else seq + 1
+            if index in reasons:
+                rows.append(RejectedRow(self.lane.stream.name, self.lane.symbol or "", str(seq), reasons[index], line))
+                if len(rows) == len(reasons):
+                    break
+        return rows
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ _BLAME_TABLE_S = 1.0  # a row is only blamed where its table was found whole so 
 _TABLE_TO_BLAME = re.compile(r"table does not exist|creating new (?:tables|columns) is disabled")
 _LOGGED_REJECTIONS = 10  # of a session at warning level; the rest at debug: rejected.csv has them all
 _BYTES_INTERVAL_S = 0.5
+_CHECK_AGAIN_S = 0.2  # where somebody waits for rows that do not appear, the tables are looked after sooner
 _APPLIED_POLL_S = 0.01
 
 
@@ -83,6 +84,7 @@ class Courier:
         self._retry_at_s = 0.0
         self._check_at_s = 0.0
         self._suspected_at_s = float("-inf")
+        self._checked_at_s = float("-inf")
         self._caught_up_at_s = clock.monotonic_s()
         self._last_acknowledged_us: int | None = None
         self._lag_bytes = 0
@@ -125,10 +127,16 @@ class Courier:
 
     def applied(self, tables: Sequence[str]) -> bool:
         """Tell whether everything that these tables acknowledged is visible in them; False where nobody knows."""
-        try:
-            return self._connected and self._inspector.applied(tables)
-        except (DatabaseUnavailable, DatabaseMisconfigured):
+        if not self._connected:
             return False
+        try:
+            applied = self._inspector.applied(tables)
+        except (DatabaseUnavailable, DatabaseMisconfigured):
+            applied = False
+            self._connected = False
+        if not applied and self._clock.monotonic_s() - self._checked_at_s >= _CHECK_AGAIN_S:
+            self.check_soon()
+        return applied
 
     def last_look(self, bound_s: float) -> None:
         """Before the end: let the tables apply what they took, for so long at most, and count it."""
@@ -183,6 +191,7 @@ class Courier:
         self._catching_up = self._catching_up or not self._connected
         self._connected = self._ever_connected = True
         self._failures_in_a_row = 0
+        self._checked_at_s = now
         self._check_at_s = now + self._config.check_interval_s
         self._settle()
 

@@ -96,7 +96,7 @@ class Encoder:
         self._stream = stream
         self._fields = len(names)
         self._time_index = positions[stream.timestamp.name]
-        self._seq_index = positions["seq"]
+        self.seq_index = positions["seq"]
         self._prefix = stream.table + "".join(f",{name}={escape_tag(value)}" for name, value in tags.items())
         self._parts = self._order([(index, known[name]) for name, index in positions.items()])
         self._key_indices = [
@@ -105,14 +105,14 @@ class Encoder:
 
     def _order(self, columns: Sequence[tuple[int, Column]]) -> list[_Part]:
         """Return the parts in ILP's order: tags, ``seq`` (never empty, so it begins the fields), the other fields."""
-        rest = [(index, column) for index, column in columns if index not in (self._time_index, self._seq_index)]
+        rest = [(index, column) for index, column in columns if index not in (self._time_index, self.seq_index)]
         tags = [_Part(i, c.kind, f",{c.in_database}=", "") for i, c in rest if c.kind is Kind.SYMBOL]
         fields = [
             _Part(i, c.kind, f",{c.in_database}={_OPENING.get(c.kind, '')}", _CLOSING.get(c.kind, ""))
             for i, c in rest
             if c.kind is not Kind.SYMBOL
         ]
-        return [*tags, _Part(self._seq_index, Kind.LONG, " seq=", "i"), *fields]
+        return [*tags, _Part(self.seq_index, Kind.LONG, " seq=", "i"), *fields]
 
     def encode(self, content: bytes, *, oldest_us: int | None = None) -> Encoded:
         """Encode whole CSV lines, each with its newline.
@@ -124,6 +124,11 @@ class Encoder:
             return self._encode_lines(content, oldest_us)
         pieces = [self._encode_chunk(chunk) for chunk in _chunks(content)]
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
+
+    def fields_of(self, line: str) -> list[str] | None:
+        """Return a line's fields; None where there are not as many as there should be."""
+        fields = _fields_of(line)
+        return fields if len(fields) == self._fields else None
 
     def _encode_chunk(self, chunk: bytes) -> Encoded:
         if not chunk.translate(None, _PLAIN):
@@ -142,7 +147,7 @@ class Encoder:
         if len(fields) != rows * stride or ends.count("\n") != rows:
             return None
         stamps = fields[self._time_index :: stride]
-        seqs = fields[self._seq_index :: stride]
+        seqs = fields[self.seq_index :: stride]
         try:
             times = list(map(int, stamps))
             first, last = int(seqs[0]), int(seqs[-1])
@@ -188,7 +193,7 @@ class Encoder:
             except ValueError as error:
                 result.refused.append(Refused(index, str(error)))
                 continue
-            stamp, seq = int(fields[self._time_index]), int(fields[self._seq_index])
+            stamp, seq = int(fields[self._time_index]), int(fields[self.seq_index])
             result.last_seq = seq
             key = tuple(fields[i] for i in self._key_indices) if self._stream.keyed else index
             encoded.pop(key, None)  # the last line of a key counts, and stands where the last one stood
@@ -214,7 +219,7 @@ class Encoder:
         fields = _fields_of(text)
         if len(fields) != self._fields:
             raise ValueError(f"{len(fields)} fields instead of {self._fields}")
-        if not fields[self._time_index] or not fields[self._seq_index]:
+        if not fields[self._time_index] or not fields[self.seq_index]:
             raise ValueError("no timestamp or no seq")
         if not _VALID[Kind.TIMESTAMP].fullmatch(fields[self._time_index]):
             raise ValueError(f"{fields[self._time_index][:100]!r} is no TIMESTAMP")

@@ -78,9 +78,24 @@ class Inspector:
         self._seal(facts)
 
     def applied(self, tables: Iterable[str]) -> bool:
-        """Tell whether everything that these tables took is visible. Raises as ``inspect``."""
-        facts = read_facts(self._transport, [stream for stream in self._streams if stream.table in set(tables)])
+        """Tell whether everything that these tables took is visible in them; False too where they are not the same.
+
+        Raises as ``inspect``.
+        """
+        streams = [stream for stream in self._streams if stream.table in set(tables)]
+        facts = read_facts(self._transport, streams)
+        if find_faults(facts, streams) or self._has_changed(facts, streams):
+            return False
         return all(table.applied >= table.transaction for table in facts.tables.values())
+
+    def _has_changed(self, facts: ServerFacts, streams: Iterable[Stream]) -> bool:
+        """Tell whether a look now would move lanes back: for a moment, a dropped table goes on acknowledging."""
+        return any(
+            rewind_of(session.mark, facts, stream.table)[0] is not Rewind.NONE
+            for session in self._outbox.sessions.values()
+            if session.mark is not None
+            for stream in streams
+        )
 
     def _refuse_old_server(self) -> None:
         version = self._transport.version()

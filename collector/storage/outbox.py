@@ -171,7 +171,7 @@ class Outbox:
         """Move a lane on."""
         lane.acknowledged = position
         durable = lane.reader.durable
-        if position.segment == durable.first_seq and position.offset >= durable.offset:
+        if position.segment == durable.first_seq and position.offset == durable.offset:
             self.waiting[lane.stream.table].pop(lane, None)
         self.sessions[lane.session_id].unsaved = True
 

@@ -231,6 +231,8 @@ class Replicator:
         try:
             if self._courier.state in (State.LIVE, State.CATCHUP):
                 self._courier.last_look(_LAST_LOOK_S)
+        except Exception as error:  # noqa: BLE001 - the cursors are saved whatever happens
+            self._log.error("replicator.unexpected", reason=f"{type(error).__name__}: {error}", exc_info=True)
         finally:
             self._outbox.save_due(all_now=True)
             self._transport.close()
@@ -252,16 +254,12 @@ class Replicator:
         ready = [waiter for waiter in self._waiters if self._is_acknowledged(waiter)]
         if not ready:
             return
-        tables = {lane.stream.table for waiter in ready for lane in self._lanes_of(waiter)}
+        tables = {STREAMS[stream].table for waiter in ready for stream, _ in waiter.wanted or ()}
         if not tables or self._courier.applied(sorted(tables)):
             self._publish(now=True)
             for waiter in ready:
                 self._forget(waiter)
                 waiter.answer(True)
-
-    def _lanes_of(self, waiter: _Waiter) -> list[Lane]:
-        session = self._outbox.sessions.get(waiter.session_id)
-        return list(session.lanes.values()) if session is not None else []
 
     def _is_acknowledged(self, waiter: _Waiter) -> bool:
         session = self._outbox.sessions.get(waiter.session_id)

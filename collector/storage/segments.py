@@ -117,11 +117,20 @@ class StreamReader:
         while segment is not None and segment.first_seq is not None:
             offset = position.offset if position.segment == segment.first_seq else segment.header
             piece = self._read_lines(segment, offset, max_bytes)
-            if piece is not None or segment.live:
+            if piece is not None or (segment.live and segment.first_seq == self.durable.first_seq):
                 self._current = segment
                 return piece
-            segment = self._following(segment.first_seq)
+            segment = None if segment.live else self._following(segment.first_seq)
+        self._refuse_lost_segment(position)
         return None
+
+    def _refuse_lost_segment(self, position: Position) -> None:
+        """Raise where the segment that a commit named as durable is not there, or has no rows."""
+        first_seq, last_seq = self.durable.first_seq, self.durable.last_seq
+        if first_seq is None or last_seq < first_seq or last_seq <= position.seq:
+            return
+        if self._segment_of(first_seq, closed_segments(self.path)) is None:
+            raise LogDamaged(f"{self.path.name} with the rows {first_seq} to {last_seq} is gone")
 
     def locate(self, seq: int) -> Position:
         """Return the position before the first row of at least this ``seq``. Raises OSError and LogDamaged."""
@@ -209,6 +218,8 @@ class StreamReader:
         limit = None
         if segment.live:
             limit = self.durable.offset if self.durable.first_seq == segment.first_seq else 0
+            if limit and offset > limit:
+                raise LogDamaged(f"{segment.path.name} ends at byte {limit}, before the {offset} that were delivered")
             if offset >= limit:
                 return None
         size = max_bytes
