@@ -54,12 +54,18 @@ class Refusal(msgspec.Struct, frozen=True):
     def to_error(self) -> CollectorError:
         """Return the error again, as the nearest kind that a sentence and a hint are enough for."""
         found = getattr(errors, self.kind, None)
-        kinds: list[type[CollectorError]] = []
         if isinstance(found, type) and issubclass(found, CollectorError):
-            kinds = [kind for kind in found.__mro__ if issubclass(kind, CollectorError)]
-        plain = CollectorError.__init__
-        kind = next((kind for kind in kinds if getattr(kind, "__init__", None) is plain), CollectorError)
-        return kind(self.message, hint=self.hint)
+            for kind in found.__mro__:
+                with contextlib.suppress(TypeError):  # it takes more than goes over the socket: its parent will do
+                    return _made(kind, self.message, self.hint)
+        return CollectorError(self.message, hint=self.hint)
+
+
+def _made(kind: Callable[..., Any], message: str, hint: str) -> CollectorError:
+    error = kind(message, hint=hint)
+    if not isinstance(error, CollectorError):
+        raise TypeError
+    return error
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

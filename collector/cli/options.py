@@ -18,6 +18,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _DURATION_MAX_S = 3650 * 86400
+_FACTOR = re.compile(r"\d+(\.\d+)?")
 _SYMBOL = re.compile(r"[^\W_]+(_[^\W_]+){1,2}")
 _QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "USD", "EUR", "BTC", "ETH", "BNB", "TRY")
 _LABEL_MAX = 200
@@ -83,6 +84,15 @@ def check_label(text: str) -> str:
     return text
 
 
+def parse_speed(text: str) -> str:
+    """Return a replay's speed: ``real``, ``max`` or a factor (``10x``, ``0.5x``); raise UsageError otherwise."""
+    speed = text.strip().lower()
+    factor = speed.removesuffix("x")
+    if speed in ("real", "max") or (speed.endswith("x") and _FACTOR.fullmatch(factor) and float(factor) > 0):
+        return speed
+    raise UsageError(f"{text!r} is no speed.", hint="Write real, max, or a factor: 10x.")
+
+
 def check_url(url: str, schemes: Sequence[str]) -> str:
     """Return an address of one of these schemes; raise UsageError otherwise."""
     from urllib.parse import urlsplit
@@ -127,6 +137,7 @@ SYMBOLS = _Checked("symbols", parse_symbols, lambda: ("BTC_USDT", "ETH_USDT"))
 DATA_TYPES = _Checked("data_types", parse_data_types, _data_type_names)
 DURATION = _Checked("duration", parse_duration)
 LABEL = _Checked("text", check_label)
+SPEED = _Checked("speed", parse_speed, lambda: ("real", "max", "10x"))
 WS_URL = _Checked("url", lambda url: check_url(url, ("ws", "wss")))
 REST_URL = _Checked("url", lambda url: check_url(url, ("http", "https")))
 
