@@ -504,13 +504,15 @@ class Flusher:
         self._format(batch, outcome)
         self._sync(outcome)
         self.lost = [gap for gap in map(_lost_rows, self._pending.values(), [reason] * len(self._pending)) if gap]
+        self.lost += [gap for gap in batch.gaps if gap.cause == "overflow"]
         self.lost += [gap for file in self._files.values() if (gap := _undurable_rows(file, reason))]
         for file in list(self._pending):
             if file.stream is not GAPS:
                 del self._pending[file]
         self._unsynced_rows = 0
         for gap in self.lost:
-            self._record(gap)
+            if gap not in batch.gaps:
+                self._record(gap)
         self._note_incidents()
         self._format_gaps()
         self._append((GAPS.name,), outcome)

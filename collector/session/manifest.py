@@ -56,8 +56,8 @@ class FileRecord(msgspec.Struct):
 class Manifest(msgspec.Struct):
     """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
 
-    ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active; ``lost`` describes rows that were given up, in words, because the ledger
-    itself may have been unwritable then.
+    ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
+    ``lost`` describes rows that were given up, in words, because the ledger itself may have been unwritable then.
     """
 
     session_id: str

@@ -298,14 +298,16 @@ class Session:
         book = self._streams.get((ORDERBOOK.name, symbol))
         last_trade_id = self._find_last_trade(symbol, prices) if prices is not None and prices.rows else None
         last_update_id: int | None = None
-        times = [int(file.last_row.partition(",")[0]) for file in (prices, book) if file is not None and file.last_row]
         if book is not None and book.last_row:
             last_update_id = int(book.last_row.split(",")[position(ORDERBOOK, "update_id")])
+        times = [_last_us(file) for file in (prices, book)]
         return ResumePoint(
             last_trade_id=last_trade_id,
             holes=tuple(self.ledger.open_holes(symbol, PRICES.name)),
+            last_trade_us=times[0],
             last_update_id=last_update_id,
-            last_event_us=max(times, default=None),
+            last_book_us=times[1],
+            last_event_us=max((at_us for at_us in times if at_us is not None), default=None),
         )
 
     def _find_last_trade(self, symbol: str, prices: StreamFile) -> int | None:
@@ -328,10 +330,10 @@ class Session:
 
     def _expect_resumption(self, flusher: Flusher) -> None:
         for (stream, symbol), file in self._streams.items():
-            if stream in DATA_TYPES and file.last_row:
-                point = self._points[symbol]
-                numbered = stream == ORDERBOOK.name or point.last_trade_id is not None
-                flusher.expect_resumption(symbol, stream, int(file.last_row.partition(",")[0]), numbered=numbered)
+            last_us = _last_us(file)
+            if stream in DATA_TYPES and last_us is not None:
+                numbered = stream == ORDERBOOK.name or self._points[symbol].last_trade_id is not None
+                flusher.expect_resumption(symbol, stream, last_us, numbered=numbered)
 
     # Running
 
@@ -401,8 +403,10 @@ class Session:
     async def _await_duration(self) -> None:
         if self.manifest.duration_s is None:
             return
-        since_us = self.manifest.created_us if self.manifest.started_us is None else self.manifest.started_us
-        left_s = self.manifest.duration_s - (self._clock.now_us() - since_us) / 1_000_000
+        left_s = self.manifest.duration_s
+        if self._resumed:
+            since_us = self.manifest.created_us if self.manifest.started_us is None else self.manifest.started_us
+            left_s -= (self._clock.now_us() - since_us) / 1_000_000
         try:
             async with asyncio.timeout(max(0.0, left_s)):
                 await self._end.wait()
@@ -615,6 +619,11 @@ def create_manifest(
 
 
 _ID_COLUMNS = {PRICES.name: position(PRICES, "trade_id"), ORDERBOOK.name: position(ORDERBOOK, "update_id")}
+
+
+def _last_us(file: StreamFile | None) -> int | None:
+    """Return the time of a file's last row; None where there is none."""
+    return int(file.last_row.partition(",")[0]) if file is not None and file.last_row else None
 
 
 def _describe(gap: Gap) -> str:

@@ -588,8 +588,7 @@ class CsvLog:
         Raises:
             LogError: a segment cannot be read.
         """
-        names = [name for _, name in closed_segments(self._files.names(file.path.parent), file.stream)]
-        for name in [*names, file.path.name]:
+        for name in self._segments(file):
             path = file.path.with_name(name)
             with _translated(path, "read"):
                 fd = self._files.open_append(path)
@@ -605,9 +604,8 @@ class CsvLog:
         Raises:
             LogError: a segment cannot be read.
         """
-        names = [name for _, name in closed_segments(self._files.names(file.path.parent), file.stream)]
         rows: list[list[str]] = []
-        for name in reversed([*names, file.path.name]):
+        for name in reversed(self._segments(file)):
             path = file.path.with_name(name)
             with _translated(path, "read"):
                 fd = self._files.open_append(path)
@@ -619,6 +617,12 @@ class CsvLog:
             if rows and not wanted(rows[0]):
                 break
         return rows
+
+    def _segments(self, file: StreamFile) -> list[str]:
+        """Return the names of a file's segments, the live one last."""
+        with _translated(file.path, "read"):
+            closed = closed_segments(self._files.names(file.path.parent), file.stream)
+        return [*(name for _, name in closed), file.path.name]
 
     def _tail_of(self, fd: int, start: int, end: int, wanted: Callable[[list[str]], bool]) -> list[list[str]]:
         rows: list[list[str]] = []
