@@ -38,7 +38,6 @@ MAX_REQUESTS_PER_S = 5
 _BUCKETS_PER_KLINE = 20  # klines are pushed every 2 s
 _DEPTH_CHANNELS = (("depth@100ms", 1), ("depth", 10), ("depth@1000ms", 10))
 """Channels of book diffs, with how many buckets of 100 ms one of their messages covers."""
-_MAX_CLIENT_BACKLOG = 256 * 1024 * 1024
 _MAX_PAGE = 10_000
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001
@@ -54,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         rate: messages (aggregated trades) in a second, over all symbols.
         weight_per_min: the REST weight allowed in a minute.
         ban_s: how long a ban (418) lasts, in seconds.
+        max_backlog_bytes: how much may wait for a client that reads too slowly, before it is dropped.
     """
 
     symbols: Sequence[str] = ("BTC_USDT", "ETH_USDT")
@@ -62,6 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     faults: Sequence[Fault] = ()
     weight_per_min: int = 6000
     ban_s: float = 120
+    max_backlog_bytes: int = 256 * 1024 * 1024
 
 
 class _Client:
@@ -73,6 +74,7 @@ class _Client:
         self.number = record.number
         self.combined = combined
         self.channels: dict[str, ChannelRecord] = {}
+        """What it has now; the record keeps what it once had, too."""
         self.silent: set[str] = set()
         self.outbox: list[str] = []
         self._requests: deque[float] = deque(maxlen=MAX_REQUESTS_PER_S)
@@ -98,6 +100,7 @@ class SimulatedExchange:
         self.began_us = self.published_us
         self._clock = clock
         self._group = group
+        self._max_backlog_bytes = options.max_backlog_bytes
         self._answers = Answers(self.market)
         self._stopping = asyncio.Event()
         self._clients: set[_Client] = set()
@@ -130,8 +133,8 @@ class SimulatedExchange:
             while self.published_us < now_us:
                 self.publish(min(now_us, self.published_us + BUCKET_US))
                 await asyncio.sleep(0)
-            # Few symbols: wake when something is due, so that a slow market's messages come one by one. Many: looking at
-            # each of them at every turn costs more than what they send.
+            # Few symbols: wake when something is due, so that a slow market's messages come one by one. Many: looking
+            # at each of them at every turn costs more than what they send.
             few = len(self._due) <= 20
             wait_us = min(self._due.values(), default=now_us) - now_us if few else 5_000 + 50 * len(self._due)
             wait_us = min(wait_us, BUCKET_US - now_us % BUCKET_US, 50_000)
@@ -207,7 +210,7 @@ class SimulatedExchange:
         """Put messages into the outboxes of all who asked; ``span`` is how many ids up to its own each carries."""
         self.counts["messages"] += len(texts)
         shared: dict[bool, str] = {}
-        for client in self._audience[channel]:
+        for client in tuple(self._audience.get(channel, ())):  # a fault may send one of them away
             if channel in client.silent:
                 continue
             if not self.faults.quiet:
@@ -266,7 +269,7 @@ class SimulatedExchange:
             return
         wire.write(client.connection, "".join(client.outbox).encode("latin-1"))
         client.outbox.clear()
-        if wire.backlog(client.connection) > _MAX_CLIENT_BACKLOG:
+        if wire.backlog(client.connection) > self._max_backlog_bytes:
             self.counts["slow_clients_dropped"] += 1
             client.record.ending = "too slow"
             self._forget(client)
@@ -280,7 +283,6 @@ class SimulatedExchange:
         record = ConnectionRecord(len(self._records) + 1, path, self._clock.now_us())
         self._records.append(record)
         client = _Client(connection, record, combined=urlsplit(path).path.startswith("/stream"))
-        record.channels = client.channels
         self._clients.add(client)
         self.counts["connections"] += 1
         self._subscribe(client, _streams_of(path))
@@ -333,13 +335,14 @@ class SimulatedExchange:
             if verdict == "silent":
                 client.silent.add(channel)
             if channel not in client.channels:
-                client.channels[channel] = ChannelRecord()
+                client.channels[channel] = client.record.channels.setdefault(channel, ChannelRecord())
                 self._audience.setdefault(channel, []).append(client)
         self._index_klines()
         return True
 
     def _unsubscribe(self, client: _Client, channels: Sequence[str]) -> None:
         for channel in channels:
+            client.channels.pop(channel, None)
             audience = self._audience.get(channel, [])
             if client in audience:
                 audience.remove(client)

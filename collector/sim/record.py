@@ -66,7 +66,7 @@ class ConnectionRecord(msgspec.Struct):
     opened_us: int
     closed_us: int | None = None
     ending: str = ""
-    channels: dict[str, ChannelRecord] = {}
+    channels: dict[str, ChannelRecord] = msgspec.field(default_factory=dict)
 
     def described(self) -> dict[str, object]:
         """Return it as a document."""
