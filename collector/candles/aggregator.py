@@ -42,8 +42,9 @@ def plain(number: Decimal) -> str:
 class Candle(msgspec.Struct, frozen=True, gc=False):
     """A row of ``ohlcv.csv`` without its ``seq``. ``timestamp_us`` is the bucket's start.
 
-    ``coverage`` is ``full``, ``partial`` (the session's first or last) or ``gap``; ``source`` is ``rest`` as soon as
-    one of its trades came from there. ``revision`` counts the rows of one key, from 0.
+    ``taker_buy_volume`` is empty where a trade does not say its side. ``coverage`` is ``full``, ``partial`` (the
+    session's first or last) or ``gap``; ``source`` is ``rest`` as soon as one of its trades came from there.
+    ``revision`` counts the rows of one key, from 0.
     """
 
     timestamp_us: int
@@ -146,7 +147,7 @@ class _Bucket:
 
     __slots__ = (
         "buy", "changed", "closed", "count", "emitted", "first", "high",
-        "last", "low", "quote", "source", "start", "volume",
+        "last", "low", "quote", "sided", "source", "start", "volume",
     )  # fmt: skip
 
     def __init__(self, start: int) -> None:
@@ -158,6 +159,7 @@ class _Bucket:
         self.high: tuple[Decimal, str] | None = None
         self.low: tuple[Decimal, str] | None = None
         self.source = "ws"
+        self.sided = True
         self.closed = False
         self.changed = False
         self.emitted: Candle | None = None
@@ -187,6 +189,7 @@ class _Bucket:
             self.low = other.low
         if other.source == "rest":
             self.source = "rest"
+        self.sided = self.sided and other.sided
 
     def copy(self) -> _Bucket:
         twin = _Bucket(self.start)
@@ -206,7 +209,7 @@ class _Bucket:
             volume=plain(self.volume),
             quote_volume=plain(self.quote),
             trades_count=self.count,
-            taker_buy_volume=plain(self.buy),
+            taker_buy_volume=plain(self.buy) if self.sided else "",
             first_trade_id=self.first[3],
             last_trade_id=self.last[3],
             is_closed=self.closed,
@@ -221,7 +224,8 @@ def _bucket_of_row(candle: Candle) -> _Bucket:
     bucket = _Bucket(candle.timestamp_us)
     bucket.volume = Decimal(candle.volume)
     bucket.quote = Decimal(candle.quote_volume)
-    bucket.buy = Decimal(candle.taker_buy_volume)
+    bucket.buy = Decimal(candle.taker_buy_volume or 0)
+    bucket.sided = candle.taker_buy_volume != ""
     bucket.count = candle.trades_count
     bucket.first = (candle.timestamp_us, 0, candle.open, candle.first_trade_id)
     bucket.last = (candle.timestamp_us, 0, candle.close, candle.last_trade_id)
@@ -409,7 +413,9 @@ class Aggregator:
         bucket = _Bucket(start)
         volumes = [Decimal(trade.volume) for trade in trades]
         bucket.volume = sum(volumes, _ZERO)
-        bucket.buy = sum([v for v, trade in zip(volumes, trades, strict=True) if trade.side == "buy"], _ZERO)
+        sides: list[str] = [trade.side for trade in trades]
+        bucket.buy = sum([v for v, side in zip(volumes, sides, strict=True) if side == "buy"], _ZERO)
+        bucket.sided = sides.count("buy") + sides.count("sell") == len(sides)
         bucket.quote = sum(quotes, _ZERO)
         bucket.count = _count_raw(trades)
         prices = [(Decimal(price), price) for price in {trade.price for trade in trades}]
