@@ -1,0 +1,154 @@
+"""What dialects share in reading words: plain numbers, times as text, answers that are none, full connections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from collector.errors import MessageError, UnknownName
+from collector.events import Level
+from collector.exchanges.base import Subscription
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An id or a time: it fits a LONG column."""
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding of arbitrary bytes or text can raise."""
+
+MINUTE_US = 60_000_000
+
+T = TypeVar("T")
+
+_LARGEST = 2**63 - 1
+_DIGITS = b"0123456789"
+_POINTS_AS_COMMAS = bytes.maketrans(b".", b",")
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
+_NATURAL = re.compile(r"[0-9]{1,19}").fullmatch
+_TIME = re.compile(r"([0-9]{1,15})(?:\.([0-9]+))?").fullmatch
+
+
+def require_decimals(*texts: str) -> None:
+    """Raise MessageError where a price or a size is not plain decimal digits: they go into CSV as they are."""
+    for text in texts:
+        if not _DECIMAL(text):
+            raise MessageError(f"{text[:40]!r} is not a decimal number.")
+
+
+def require_levels(bids: Sequence[Level], asks: Sequence[Level]) -> None:
+    """Raise MessageError unless all prices and sizes of both sides are plain decimal digits.
+
+    Joined by commas and without its digits, a sound book is nothing but commas and single points, and with its digits
+    no two of these are neighbours; that is told in a third of the time of looking at each number.
+    """
+    texts = [*chain.from_iterable(bids), *chain.from_iterable(asks)]
+    if not texts:
+        return
+    joined = f",{','.join(texts)},".encode(errors="replace")
+    shape = joined.translate(None, _DIGITS)
+    if (
+        shape.strip(b".,")
+        or shape.count(b",") != len(texts) + 1
+        or b".." in shape
+        or b",," in joined.translate(_POINTS_AS_COMMAS)
+    ):
+        require_decimals(*texts)
+
+
+def natural(text: str) -> int:
+    """Return the number that digits as text are; raise MessageError where it is none that fits a LONG."""
+    number = int(text) if _NATURAL(text) else _LARGEST + 1
+    if number > _LARGEST:
+        raise MessageError(f"{text[:40]!r} is not a natural number.")
+    return number
+
+
+def trade_id(text: str) -> int | str:
+    """Return an id as a number where it is one, else as the text that it is; raise MessageError where that is none."""
+    if _NATURAL(text) and (number := int(text)) <= _LARGEST and str(number) == text:
+        return number
+    if not text or not text.isascii() or not text.isprintable() or len(text) > 100 or "," in text or '"' in text:
+        raise MessageError(f"{text[:40]!r} is not the id of a trade.")
+    return text
+
+
+def iso_us(time: datetime) -> int:
+    """Return a decoded ISO time in microseconds; 0 for one before 1970 (some exchanges write the year 1 for none)."""
+    # A float has a resolution of a quarter of a microsecond until 2106, so rounding is exact.
+    return max(0, round(time.timestamp() * 1e6))
+
+
+def milliseconds_us(text: str) -> int:
+    """Return milliseconds as text, with or without a fraction, in microseconds; raise MessageError for other text."""
+    found = _TIME(text)
+    if not found:
+        raise MessageError(f"{text[:40]!r} is not a time in milliseconds.")
+    whole, fraction = found.groups()
+    return int(whole) * 1000 + (int(f"{fraction}00"[:3]) if fraction else 0)
+
+
+def read_answer(decoder: msgspec.json.Decoder[T], body: bytes, what: str, refusal: Callable[[bytes], str]) -> T:
+    """Decode an answer of REST; raise MessageError with the exchange's own words where it is an error.
+
+    Args:
+        what: what was asked for, for a person.
+        refusal: reads the exchange's words from the body of an error; what it cannot read is left to the decoder's.
+    """
+    try:
+        return decoder.decode(body)
+    except UNREADABLE as error:
+        try:
+            reason = refusal(body)
+        except UNREADABLE:
+            reason = ""
+        raise MessageError(
+            f"The answer to the request for {what} cannot be read: {reason or str(error).rstrip('.')}."
+        ) from error
+
+
+def document(frame: bytes | str) -> object:
+    """Decode a frame that no type fits; raise MessageError where it is not JSON at all."""
+    try:
+        return msgspec.json.decode(frame)
+    except UNREADABLE as error:
+        raise MessageError(f"A frame is not JSON: {error}.") from error
+
+
+def require_stream(stream: str, known: Sequence[str]) -> None:
+    """Raise UnknownName where an exchange has no such data type, with the nearest that it has."""
+    if stream not in known:
+        raise UnknownName("data type", stream, list(known))
+
+
+def pack(subscriptions: Iterable[Subscription], size: int) -> Iterator[list[Subscription]]:
+    """Fill connections of ``size`` subscriptions one after the other; a symbol's streams stay together."""
+    by_symbol: dict[str, list[Subscription]] = {}
+    for subscription in subscriptions:
+        by_symbol.setdefault(subscription.symbol, []).append(subscription)
+    packed: list[Subscription] = []
+    for group in by_symbol.values():
+        if packed and len(packed) + len(group) > size:
+            yield packed
+            packed = []
+        packed.extend(group)
+    if packed:
+        yield packed
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut a sequence into parts of up to ``size``."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def symbols_once(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a symbol for each ``(plain symbol, native spelling)``: the first keeps it plain, others add the native."""
+    taken: set[str] = set()
+    symbols = []
+    for plain, native in rows:
+        symbols.append(f"{plain}-{native}" if plain in taken else plain)
+        taken.add(plain)
+    return symbols
