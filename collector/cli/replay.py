@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from collector.cli.main import EXIT_FAILED
 from collector.cli.options import (
@@ -22,9 +23,11 @@ from collector.cli.options import (
     json_option,
     place_options,
 )
+from collector.cli.sessions import ask_status, make_start_request, one_session, read_session, stop_one
 from collector.errors import UsageError
 
 if TYPE_CHECKING:
+    from collector.requests import StartRequest
     from collector.sim.child import Child
     from collector.status import SessionStatus
 
@@ -74,58 +77,62 @@ def replay(
       collector replay raw.rec --exchange binance --symbols ETH_USDT --serve --port 9443
     """
     folder = data_dir_of(config_path, data_dir)
-    given = {key: value for key, value in order.items() if value not in (None, "")}
-    given["raw_trades"] = trades == "raw"
     if resume is not None:
-        given |= _what_was_asked(folder, resume)
-    if "exchange" not in given or "symbols" not in given:
+        asked = _what_was_asked(folder, resume)
+    elif order["exchange"] is None or order["symbols"] is None:
         raise UsageError("Say whose recording it is: --exchange and --symbols.", hint="`collector replay --help`")
-    server = _start_server(recording, given, speed, port, config_path, serve=serve)
+    else:
+        asked = make_start_request(order, trades)
+    server = _start_server(recording, asked, speed, port, config_path, serve=serve)
     try:
         if serve:
             _serve(server, as_json=as_json)
             return
-        asked = {"resume": resume} if resume is not None else {**given, "recording": recording.name}
-        asked |= {"ws_url": server.ws_url, "rest_url": server.rest_url}
-        session = _collect(folder, config_path, asked, quiet=as_json)
+        request = msgspec.structs.replace(
+            asked, recording=recording.name, ws_url=server.ws_url, rest_url=server.rest_url
+        )
+        session = _collect(folder, config_path, request, quiet=as_json)
     finally:
         server.stop()
     _show_result(session, as_json=as_json)
 
 
-def _what_was_asked(data_dir: Path, session_id: str) -> dict[str, Any]:
-    """Return what an interrupted session collects, as its manifest has it."""
+def _what_was_asked(data_dir: Path, session_id: str) -> StartRequest:
+    """Return the request to go on with an interrupted session, as its manifest has it."""
     from collector.reading.sessions import find_session
+    from collector.requests import StartRequest
 
     manifest = find_session(data_dir, session_id).manifest
-    return {
-        "exchange": manifest.exchange,
-        "symbols": tuple(manifest.symbols),
-        "data_types": tuple(manifest.data_types),
-        "raw_trades": manifest.raw_trades,
-    }
+    return StartRequest(
+        exchange=manifest.exchange,
+        symbols=tuple(manifest.symbols),
+        data_types=tuple(manifest.data_types),
+        raw_trades=manifest.raw_trades,
+        session_id=manifest.session_id,
+        go_on=True,
+    )
 
 
 def _start_server(
-    recording: Path, given: dict[str, Any], speed: str, port: int, config_path: Path | None, *, serve: bool
+    recording: Path, asked: StartRequest, speed: str, port: int, config_path: Path | None, *, serve: bool
 ) -> Child:
     import os
 
     from collector.config import load_config
     from collector.sim.child import start_replay
 
-    data_types = given.get("data_types")
-    if data_types is None and not serve:
+    data_types = asked.data_types
+    if not data_types and not serve:
         data_types = tuple(load_config(config_path, environment=os.environ).session.data_types)
-    if data_types is not None and "prices" in data_types:
+    if "prices" in data_types:
         data_types = (*data_types, "klines")  # a session takes the exchange's candles too, to compare its own with
     return start_replay(
         recording,
-        exchange=given["exchange"],
-        symbols=given["symbols"],
+        exchange=asked.exchange,
+        symbols=asked.symbols,
         speed=speed,
-        data_types=data_types,
-        raw_trades=given["raw_trades"],
+        data_types=data_types or None,
+        raw_trades=asked.raw_trades,
         port=port,
         again=serve,
     )
@@ -145,14 +152,14 @@ def _serve(server: Child, *, as_json: bool) -> None:
         return
 
 
-def _collect(data_dir: Path, config_path: Path | None, asked: dict[str, Any], *, quiet: bool) -> SessionStatus:
+def _collect(data_dir: Path, config_path: Path | None, request: StartRequest, *, quiet: bool) -> SessionStatus:
     """Start the session and wait for its end; Ctrl-C ends it early."""
     from collector.cli.daemon import ensure_daemon
-    from collector.cli.sessions import ask_status, one_session, read_session
     from collector.control import ask
+    from collector.requests import to_arguments
 
     ensure_daemon(config_path, data_dir)
-    session = read_session(ask(data_dir, "start", asked, timeout_s=None))
+    session = read_session(ask(data_dir, "start", to_arguments(request), timeout_s=None))
     if not quiet:
         click.echo(f"Session {session.session_id} plays the recording. Files: {session.directory}", err=True)
     said_s = time.monotonic()
@@ -164,8 +171,7 @@ def _collect(data_dir: Path, config_path: Path | None, asked: dict[str, Any], *,
                 said_s = time.monotonic()
                 click.echo(f"{sum(session.rows.values()):,} rows so far …", err=True)
     except KeyboardInterrupt:
-        stopped = ask(data_dir, "stop", {"session_id": session.session_id}, timeout_s=None)
-        return read_session(stopped[0])
+        return stop_one(data_dir, session.session_id)
     return session
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
 from collector.cli.main import EXIT_FAILED
 from collector.cli.options import EXCHANGE, SYMBOLS, config_option, data_dir_option
 from collector.errors import CollectorError, ConnectionLost, DaemonNotRunning, ExchangeRefused
+from collector.streams import DATA_TYPES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
     from collector.status import DaemonStatus, SessionStatus
 
 _REACH_TIMEOUT_S = 10.0
+_DATA_TIMEOUT_S = 3.0
 _DRAW_INTERVAL_S = 0.5
 _PLAIN_INTERVAL_S = 5.0
 _POLL_S = 0.1
-_DEFAULT_PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 
 
 @click.command()
@@ -60,7 +59,7 @@ def run(
     _prepare_questdb(config)
     with _interrupts_raised(), _daemon(config, config_path):
         folder = config.daemon.data_dir
-        session = _begin(config, exchange, symbols)
+        session = _begin(folder, exchange, symbols)
         with contextlib.suppress(KeyboardInterrupt):
             _watch(folder, session.session_id, seconds)
         agreed = _finish(folder, session.session_id)
@@ -121,12 +120,10 @@ def _daemon(config: Config, config_path: Path | None) -> Iterator[None]:
             process.wait()
 
 
-def _begin(config: Config, exchange: str, symbols: tuple[str, ...]) -> SessionStatus:
+def _begin(folder: Path, exchange: str, symbols: tuple[str, ...]) -> SessionStatus:
     """Start the session, against the simulated exchange where the wanted one cannot be reached."""
-    folder = config.daemon.data_dir
     if exchange != "sim":
         try:
-            _reach(config, exchange)
             return _start_and_await_data(folder, exchange, symbols)
         except (ConnectionLost, ExchangeRefused) as error:
             click.echo(f"{exchange} cannot be reached: {error.message}")
@@ -134,49 +131,36 @@ def _begin(config: Config, exchange: str, symbols: tuple[str, ...]) -> SessionSt
     return _start(folder, "sim", symbols)
 
 
-def _reach(config: Config, exchange: str) -> None:
-    """Raise ConnectionLost where the exchange's addresses (or the proxy) do not answer in time."""
-    from collector.exchanges.registry import exchange_class
-
-    dialect = exchange_class(exchange)
-    endpoint = config.exchange.get(exchange)
-    urls = [(endpoint and endpoint.ws_url) or dialect.ws_url, (endpoint and endpoint.rest_url) or dialect.rest_url]
-    deadline_s = time.monotonic() + _REACH_TIMEOUT_S
-    for url in [config.feed.proxy] if config.feed.proxy else urls:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 443)
-        left_s = max(0.1, deadline_s - time.monotonic())
-        try:
-            socket.create_connection((parts.hostname or "", port), timeout=left_s).close()
-        except TimeoutError as error:
-            raise ConnectionLost(f"{parts.hostname} has not answered for {_REACH_TIMEOUT_S:g} s.") from error
-        except OSError as error:
-            raise ConnectionLost(f"{parts.hostname}: {error.strerror or error}.") from error
-
-
 def _start(data_dir: Path, exchange: str, symbols: tuple[str, ...]) -> SessionStatus:
     from collector.cli.sessions import read_session
     from collector.control import ask
+    from collector.requests import StartRequest, to_arguments
 
-    order = {"exchange": exchange, "symbols": symbols, "data_types": ("prices", "orderbook")}
-    session = read_session(ask(data_dir, "start", order, timeout_s=None))
+    request = StartRequest(
+        exchange=exchange,
+        symbols=symbols,
+        data_types=DATA_TYPES,
+        reach_timeout_s=_REACH_TIMEOUT_S if exchange != "sim" else None,
+    )
+    session = read_session(ask(data_dir, "start", to_arguments(request), timeout_s=None))
     click.echo(f"Session {session.session_id} has begun: exchange={exchange}, {', '.join(symbols)}.")
     return session
 
 
 def _start_and_await_data(data_dir: Path, exchange: str, symbols: tuple[str, ...]) -> SessionStatus:
     """Start a session; where nothing comes in time, stop it and raise ConnectionLost."""
-    from collector.cli.sessions import ask_status, one_session
-    from collector.control import ask
+    from collector.cli.sessions import ask_status, one_session, stop_one
 
-    session = _start(data_dir, exchange, symbols)
     deadline_s = time.monotonic() + _REACH_TIMEOUT_S
+    click.echo(f"Reaching {exchange} …")
+    session = _start(data_dir, exchange, symbols)
+    deadline_s = max(deadline_s, time.monotonic() + _DATA_TIMEOUT_S)
     while time.monotonic() < deadline_s:
         session = one_session(data_dir, session.session_id, ask_status(data_dir))
         if any(session.rows.values()) or not session.is_live:
             return session
         time.sleep(_POLL_S)
-    ask(data_dir, "stop", {"session_id": session.session_id}, timeout_s=None)
+    stop_one(data_dir, session.session_id)
     raise ConnectionLost(f"it has sent nothing for {_REACH_TIMEOUT_S:g} s; session {session.session_id} is stopped.")
 
 
@@ -242,15 +226,13 @@ def _addresses(daemon: DaemonStatus) -> list[str]:
 
 def _finish(data_dir: Path, session_id: str) -> bool:
     """Complete the session, deliver and verify it, print the summary; return whether all is well."""
-    from collector.cli.sessions import ask_status, one_session
+    from collector.cli.sessions import ask_status, one_session, stop_one
     from collector.cli.verify import verify_anywhere
-    from collector.control import ask
 
     session = one_session(data_dir, session_id, ask_status(data_dir))
     if session.is_live:
         click.echo("Completing the session: flushing, delivering, verifying …")
-        ask(data_dir, "stop", {"session_id": session_id}, timeout_s=None)
-        session = one_session(data_dir, session_id, ask_status(data_dir))
+        session = stop_one(data_dir, session_id)
     report: Report | None = None
     problem = ""
     try:

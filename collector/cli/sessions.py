@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from collector.cli.options import (
 from collector.errors import CollectorError, DaemonNotRunning, UsageError
 
 if TYPE_CHECKING:
+    from collector.requests import StartRequest
     from collector.session.manifest import Manifest
     from collector.status import DaemonStatus, SessionStatus
 
@@ -59,15 +61,16 @@ def start(
     """
     from collector.cli.daemon import ensure_daemon
     from collector.control import ask
+    from collector.requests import to_arguments
 
     folder = data_dir_of(config_path, data_dir)
     if order["session_id"]:
         from collector.session.names import check_session_id
 
         check_session_id(order["session_id"])
-    given = {key: value for key, value in order.items() if value not in (None, "")}
+    request = make_start_request(order, trades)
     ensure_daemon(config_path, folder)
-    session = read_session(ask(folder, "start", {**given, "raw_trades": trades == "raw"}, timeout_s=None))
+    session = read_session(ask(folder, "start", to_arguments(request), timeout_s=None))
     if as_json:
         _print_json(session)
         return
@@ -90,13 +93,14 @@ def stop(*, session: str | None, every: bool, as_json: bool, config_path: Path |
       collector stop --all
     """
     from collector.control import ask
+    from collector.requests import StopRequest, to_arguments
 
     if bool(session) == every:
         raise UsageError("Say which session to stop, or --all.", hint="`collector sessions` lists them.")
     folder = data_dir_of(config_path, data_dir)
-    arguments = {"all": True} if every else {"session_id": session}
+    request = to_arguments(StopRequest(sessions=(session,) if session else (), every=every))
     progress = None if as_json else _say
-    stopped = [read_session(item) for item in ask(folder, "stop", arguments, timeout_s=None, on_progress=progress)]
+    stopped = [read_session(item) for item in ask(folder, "stop", request, timeout_s=None, on_progress=progress)]
     if as_json:
         _print_json(stopped)
         return
@@ -191,7 +195,24 @@ def show(*, session: str, as_json: bool, config_path: Path | None, data_dir: Pat
     print_view(manifest_view(stored.manifest, live or stored_status(stored.manifest, stored.directory)))
 
 
-# Reading statuses
+# What other commands use too
+
+
+def make_start_request(order: Mapping[str, Any], trades: str) -> StartRequest:
+    """Return the request that a command's options mean; an option that was not given is left to the configuration."""
+    from collector.requests import StartRequest
+
+    given = {key: value for key, value in order.items() if value is not None}
+    return StartRequest(**given, raw_trades=trades == "raw")
+
+
+def stop_one(data_dir: Path, session_id: str) -> SessionStatus:
+    """Stop a session and return what it then is."""
+    from collector.control import ask
+    from collector.requests import StopRequest, to_arguments
+
+    stopped = ask(data_dir, "stop", to_arguments(StopRequest(sessions=(session_id,))), timeout_s=None)
+    return read_session(stopped[0])
 
 
 def read_session(answer: Any) -> SessionStatus:

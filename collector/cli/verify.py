@@ -13,6 +13,8 @@ from collector.cli.options import SESSION, data_dir_of, json_option, place_optio
 from collector.errors import DaemonNotRunning
 
 if TYPE_CHECKING:
+    import msgspec
+
     from collector.config import QuestDB
     from collector.reading.report import Report
 
@@ -57,8 +59,10 @@ def import_session(*, session: str, as_json: bool, config_path: Path | None, dat
       collector import 20261121-081500-binance-7f3a
       collector import /backup/session_20261121-081500-binance-7f3a
     """
+    from collector.requests import SessionRequest
+
     folder = data_dir_of(config_path, data_dir)
-    _send_again(folder, config_path, "import", {"session_id": _id_or_path(folder, session)}, as_json=as_json)
+    _send_again(folder, config_path, "import", SessionRequest(session=_id_or_path(folder, session)), as_json=as_json)
 
 
 @click.command()
@@ -73,9 +77,11 @@ def resync(*, session: str, from_seq: int, as_json: bool, config_path: Path | No
     Example:
       collector resync 20261121-081500-binance-7f3a --from 120000
     """
+    from collector.requests import ResyncRequest
+
     folder = data_dir_of(config_path, data_dir)
-    arguments = {"session_id": session, "from_seq": from_seq}
-    _send_again(folder, config_path, "resync", arguments, as_json=as_json)
+    request = ResyncRequest(session=session, from_seq=from_seq)
+    _send_again(folder, config_path, "resync", request, as_json=as_json)
 
 
 def verify_anywhere(data_dir: Path, session: str, config_path: Path | None = None, *, quiet: bool = False) -> Report:
@@ -89,12 +95,14 @@ def verify_anywhere(data_dir: Path, session: str, config_path: Path | None = Non
 
     from collector.control import ask
     from collector.reading.report import Report
+    from collector.requests import SessionRequest, to_arguments
 
+    arguments = to_arguments(SessionRequest(session=session))
     try:
-        answer = ask(data_dir, "verify", {"session_id": session}, timeout_s=None, on_progress=None if quiet else _say)
+        answer = ask(data_dir, "verify", arguments, timeout_s=None, on_progress=None if quiet else _say)
     except DaemonNotRunning:
         return _verify_here(data_dir, session, config_path)
-    return msgspec.convert(answer["report"], Report)
+    return msgspec.convert(answer, Report)
 
 
 def _verify_here(data_dir: Path, session: str, config_path: Path | None) -> Report:
@@ -128,27 +136,22 @@ def _id_or_path(data_dir: Path, name: str) -> str:
 
 
 def _send_again(
-    data_dir: Path, config_path: Path | None, command: str, arguments: dict[str, Any], *, as_json: bool
+    data_dir: Path, config_path: Path | None, command: str, request: msgspec.Struct, *, as_json: bool
 ) -> None:
     from collector.cli.daemon import ensure_daemon
     from collector.control import ask
+    from collector.requests import to_arguments
 
     ensure_daemon(config_path, data_dir)
-    answer = ask(data_dir, command, arguments, timeout_s=None, on_progress=None if as_json else _say)
+    progress = None if as_json else _say
+    answer = ask(data_dir, command, to_arguments(request), timeout_s=None, on_progress=progress)
     if as_json:
         from collector.cli.output import print_json
 
         print_json(answer)
-    elif answer["delivered"]:
-        click.echo(f"QuestDB has all rows of {answer['session_id']} ({answer['rows']:,} acknowledged).")
-    else:
-        click.echo(
-            f"QuestDB has not taken all rows of {answer['session_id']} yet: `collector status` says why; "
-            "they are sent as soon as it does.",
-            err=True,
-        )
-    if not answer["delivered"]:
-        sys.exit(EXIT_FAILED)
+        return
+    rejected = f", {answer['rejected_rows']:,} rejected" if answer["rejected_rows"] else ""
+    click.echo(f"QuestDB has all rows of {answer['session_id']}: {answer['rows']:,} acknowledged{rejected}.")
 
 
 def _say(line: Any) -> None:
