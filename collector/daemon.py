@@ -262,7 +262,7 @@ class Daemon:
         """Prepare a session and have it run; its own task takes it from there."""
         if self._tasks is None or self._stopping.is_set():
             raise CollectorError("The daemon is stopping.", hint="Start it again, then the session.")
-        if manifest.exchange == "sim" and not (order.ws_url or "sim" in self.config.exchange):
+        if self._simulated.is_meant(manifest, order.ws_url or self._configured_url(manifest.exchange)):
             ws_url, rest_url = await self._simulated.ensure(manifest.symbols)
             order = msgspec.structs.replace(order, ws_url=ws_url, rest_url=rest_url)
         collection = Collection(manifest, order, self._parts())
@@ -275,6 +275,10 @@ class Daemon:
             )
         self._tasks.create_task(collection.run())
         return collection
+
+    def _configured_url(self, exchange: str) -> str:
+        endpoint = self.config.exchange.get(exchange)
+        return endpoint.ws_url if endpoint else ""
 
     def _parts(self) -> Parts:
         return Parts(

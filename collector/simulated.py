@@ -10,8 +10,10 @@ import httpx
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from collector.config import Sim
+from collector import config
 from collector.errors import CollectorError
+from collector.exchanges.sim import Sim
+from collector.session.manifest import Manifest
 
 _START_TIMEOUT_S = 20.0
 _PROBE_TIMEOUT_S = 1.0
@@ -26,11 +28,16 @@ class _Ready(msgspec.Struct):
 class SimulatedExchange:
     """Find or start the simulated exchange at the configured port; one that we started ends with us."""
 
-    def __init__(self, settings: Sim, *, log: FilteringBoundLogger) -> None:
+    def __init__(self, settings: config.Sim, *, log: FilteringBoundLogger) -> None:
         self._settings = settings
         self._log = log
         self._child: asyncio.subprocess.Process | None = None
         self._lock = asyncio.Lock()
+
+    def is_meant(self, manifest: Manifest, ws_url: str) -> bool:
+        """Say whether a session is to collect from the simulated exchange of ours, not from one at another address."""
+        ours = (Sim.ws_url, f"ws://127.0.0.1:{self._settings.port}")
+        return manifest.exchange == Sim.name and (ws_url or manifest.endpoints.get("ws", "")) in ("", *ours)
 
     async def ensure(self, symbols: Sequence[str]) -> tuple[str, str]:
         """Return websocket and REST address of a simulated exchange that lists the configured symbols and these.
