@@ -35,6 +35,15 @@ class Trade(msgspec.Struct, gc=False):
     last_raw_id: int | None = None
 
 
+class PastTrade(msgspec.Struct, gc=False):
+    """A trade that the exchange repeats from before the subscription, so that a client can go on from it.
+
+    It is recorded only where it fills a known gap; whoever watches the ids counts its number as seen.
+    """
+
+    trade: Trade
+
+
 class OffBookPrint(msgspec.Struct, gc=False):
     """A print that took a number of the exchange's trade ids and is no trade of the book (insurance fund, ADL).
 
@@ -51,6 +60,7 @@ class BookDelta(msgspec.Struct, gc=False):
     """A change of the order book that covers the update ids ``first_id`` … ``last_id``.
 
     ``previous_id`` is the last id of the delta before this one, where the exchange says it (None otherwise).
+    ``checksum`` is the exchange's own, of the best levels once this is applied; None where it is not to be checked.
     """
 
     symbol: str
@@ -61,10 +71,15 @@ class BookDelta(msgspec.Struct, gc=False):
     bids: list[Level]
     asks: list[Level]
     received_us: int
+    checksum: int | None = None
 
 
 class BookSnapshot(msgspec.Struct, gc=False):
-    """The whole book (to a depth) as of update id ``last_id``. ``timestamp_us`` is 0 where the exchange gives no time."""
+    """The whole book (to a depth) as of update id ``last_id``. ``timestamp_us`` is 0 where the exchange gives no time.
+
+    ``depth`` is how many levels of a side the exchange keeps a client told of: what falls behind them is forgotten
+    without a word (None: it says when a level goes). ``checksum`` is the exchange's own, of the best levels.
+    """
 
     symbol: str
     timestamp_us: int
@@ -72,6 +87,8 @@ class BookSnapshot(msgspec.Struct, gc=False):
     bids: list[Level]
     asks: list[Level]
     received_us: int
+    checksum: int | None = None
+    depth: int | None = None
 
 
 class BookTop(msgspec.Struct, gc=False):
@@ -90,7 +107,10 @@ class BookTop(msgspec.Struct, gc=False):
 
 
 class Kline(msgspec.Struct, gc=False):
-    """The exchange's own candle. ``start_us`` is the start of its bucket; ``closed`` says that it is final."""
+    """The exchange's own candle. ``start_us`` is the start of its bucket; ``closed`` says that it is final.
+
+    What the exchange does not publish is None.
+    """
 
     symbol: str
     interval: str
@@ -100,9 +120,9 @@ class Kline(msgspec.Struct, gc=False):
     low: str
     close: str
     volume: str
-    quote_volume: str
-    trades_count: int
-    taker_buy_volume: str
+    quote_volume: str | None
+    trades_count: int | None
+    taker_buy_volume: str | None
     closed: bool
     timestamp_us: int
     received_us: int
@@ -115,11 +135,16 @@ class Acknowledged(msgspec.Struct, gc=False):
 
 
 class Rejected(msgspec.Struct, gc=False):
-    """The exchange refused the request of that id (or, with None, something that it does not name)."""
+    """The exchange refused the request of that id (or, with None, something that it does not name).
+
+    ``channel`` is the one channel of the request that it concerns, as ``Exchange.channels_asked`` spells it; None
+    where the exchange does not say: then it concerns them all.
+    """
 
     request_id: int | str | None
     code: str
     message: str
+    channel: str | None = None
 
 
 class ServerNotice(msgspec.Struct, gc=False):
@@ -130,7 +155,7 @@ class ServerNotice(msgspec.Struct, gc=False):
     detail: str = ""
 
 
-Event = Trade | OffBookPrint | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
+Event = Trade | PastTrade | OffBookPrint | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
 
 GapCause = Literal[
     "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected", "restart",

@@ -43,9 +43,9 @@ def compare(candle: Candle | None, kline: Kline, *, counts_raw: bool = True) -> 
         return _result(kline, "equal" if kline.closed and kline.trades_count == 0 else "unknown")
     if not (kline.closed and candle.is_closed and candle.coverage == "full"):
         return _result(kline, "unknown")
-    pairs = [(field, str(getattr(candle, field)), str(getattr(kline, field))) for field in _NUMBERS]
-    if counts_raw:
-        pairs.append(("trades_count", str(candle.trades_count), str(kline.trades_count)))
+    fields = (*_NUMBERS, "trades_count") if counts_raw else _NUMBERS
+    published = [field for field in fields if getattr(kline, field) is not None]
+    pairs = [(field, str(getattr(candle, field)), str(getattr(kline, field))) for field in published]
     differing = tuple(FieldDifference(*pair) for pair in pairs if Decimal(pair[1]) != Decimal(pair[2]))
     return _result(kline, "differs" if differing else "equal", differing)
 

@@ -7,12 +7,12 @@ came.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from collector.events import BookDelta, BookSnapshot, Event, Trade
+from collector.events import BookDelta, BookSnapshot, Event, Level, Trade
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -92,6 +92,18 @@ class BookRule(Protocol):
     def judge(self, delta: BookDelta) -> str: ...
 
 
+class Checksum(msgspec.Struct, frozen=True):
+    """How an exchange sums up the best levels of a book, so that a client can tell that it has the same.
+
+    Args:
+        levels: how many of the best levels of each side it covers.
+        of: takes up to so many bids and asks, best first, in the exchange's own digits.
+    """
+
+    levels: int
+    of: Callable[[Sequence[Level], Sequence[Level]], int]
+
+
 class Exchange(ABC):
     """One exchange's dialect, websocket and REST together, for one session's symbols.
 
@@ -108,6 +120,16 @@ class Exchange(ABC):
     """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
     book_needs_snapshot: bool = True
     """Whether the book starts from a REST snapshot (otherwise the stream itself delivers one)."""
+    book_numbered: bool = True
+    """Whether book messages have ids; where not, their times stand for ids, which only tell the order."""
+    book_always_whole: bool = False
+    """Whether each book message is the whole book, so that one replaces the other and a reconnect loses no state."""
+    book_checksum: Checksum | None = None
+    """How to check a book against the checksums that its messages carry; None where they carry none."""
+    first_trades_past: bool = False
+    """Whether the first message of trades after subscribing holds trades from before, without saying so."""
+    klines_say_closed: bool = True
+    """Whether a kline says that it is final; where not, it is once the next one has begun."""
 
     def __init__(self, listings: Sequence[Listing] = ()) -> None:
         self.symbol_of = {listing.native: listing.symbol for listing in listings}
@@ -121,9 +143,21 @@ class Exchange(ABC):
     def parse_listing(self, body: bytes) -> list[Listing]:
         """Read the answer to ``listing_request``; raise MessageError where it is not one."""
 
+    def next_listing_request(self, request: Request, body: bytes) -> Request | None:  # noqa: ARG002  most have one page
+        """Return the request for what an answer to a listing request leaves out; None where that was all."""
+        return None
+
+    def write_listing(self, symbols: Sequence[str]) -> bytes | None:  # noqa: ARG002  for dialects that override it
+        """Return what the exchange would answer if it listed these symbols alone, for a replay; None: as Binance."""
+        return None
+
     @abstractmethod
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
         """Spread subscriptions over as few connections as the limits allow, a symbol's streams of a kind together."""
+
+    def renewal_frames(self, subscription: Subscription) -> Sequence[str]:  # noqa: ARG002  where books come from REST
+        """Return what to send to have a subscription's book pushed whole again, where the stream delivers snapshots."""
+        return ()
 
     @abstractmethod
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
@@ -146,8 +180,14 @@ class Exchange(ABC):
         """Return a fresh rule for one symbol's book."""
 
     @abstractmethod
-    def trades_request(self, symbol: str, from_id: int, limit: int, *, raw_trades: bool = False) -> Request | None:
-        """Return the request for up to ``limit`` trades from an id on; None where that takes a key."""
+    def trades_request(
+        self, symbol: str, from_id: int, limit: int, *, raw_trades: bool = False, from_us: int | None = None
+    ) -> Request | None:
+        """Return the request for up to ``limit`` trades from an id on; None where that takes a key, or can't be had.
+
+        Args:
+            from_us: the exchange time of the trade before it, for exchanges that are asked by time.
+        """
 
     @abstractmethod
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:

@@ -323,7 +323,15 @@ class Binance(Exchange):
     def book_rule(self) -> BookRule:
         return SpotBookRule()
 
-    def trades_request(self, symbol: str, from_id: int, limit: int, *, raw_trades: bool = False) -> Request | None:
+    def trades_request(
+        self,
+        symbol: str,
+        from_id: int,
+        limit: int,
+        *,
+        raw_trades: bool = False,
+        from_us: int | None = None,  # noqa: ARG002  ids are better
+    ) -> Request | None:
         if raw_trades:
             return None  # historicalTrades wants an API key
         params = {"symbol": self._native(symbol), "fromId": str(from_id), "limit": str(min(limit, 1000))}

@@ -16,6 +16,9 @@ from collector.feeds.backoff import parse_retry_after, stay_away_s
 from collector.feeds.sink import Recorder
 
 _EXCERPT_CHARS = 300
+_MAX_PAGES = 100
+"""How many answers a list of instruments may take: a server that always names a next page would never end."""
+
 _WHOLE_ANSWER = 3
 """How many timeouts a whole answer may take: one that comes byte by byte would otherwise never end."""
 
@@ -151,10 +154,19 @@ class Rest:
 
 
 async def fetch_listing(exchange: Exchange, rest: Rest) -> list[Listing]:
-    """Return the exchange's instruments.
+    """Return the exchange's instruments, each once.
 
     Raises:
         ExchangeRefused, ConnectionLost: as ``Rest.get``.
         MessageError: the answer is not a list of instruments.
     """
-    return exchange.parse_listing(await rest.get(exchange.listing_request()))
+    listings: dict[str, Listing] = {}
+    request: Request | None = exchange.listing_request()
+    for _ in range(_MAX_PAGES):
+        if request is None:
+            break
+        body = await rest.get(request)
+        for listing in exchange.parse_listing(body):
+            listings.setdefault(listing.symbol, listing)
+        request = exchange.next_listing_request(request, body)
+    return list(listings.values())
