@@ -26,7 +26,9 @@ def config() -> None:
 @config_option
 @json_option
 def check(*, config_path: Path | None, as_json: bool) -> None:
-    """Examine the configuration file and the environment; an unknown key is an error that names the nearest one.
+    """Look for mistakes in file and environment.
+
+    An unknown key or exchange is an error that names the nearest one.
 
     \b
     Example:
@@ -52,7 +54,9 @@ def check(*, config_path: Path | None, as_json: bool) -> None:
 @data_dir_option
 @json_option
 def show(*, config_path: Path | None, data_dir: Path | None, as_json: bool) -> None:
-    """Show every key with the value in force, from file, environment and defaults; passwords are masked.
+    """Show every key with its value in force.
+
+    Values come from the command line, the environment, the file, or are defaults; passwords are masked.
 
     \b
     Example:

@@ -49,7 +49,13 @@ def up(*, detach: bool, background: bool, config_path: Path | None, data_dir: Pa
 
 
 @click.command()
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=1), help="Seconds to wait.  [default: its own limit]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="How long to wait.  [default: its own limit]",
+)
 @json_option
 @place_options
 def down(*, timeout_s: float | None, as_json: bool, config_path: Path | None, data_dir: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -41,6 +41,11 @@ def duration_text(seconds: float | None) -> str:
 def time_text(us: int | None) -> str:
     """Return a time to the second, UTC."""
     return "-" if us is None else f"{datetime.fromtimestamp(us / 1_000_000, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def age_text(seconds: float | None) -> str:
+    """Return how long ago something was."""
+    return "-" if seconds is None else f"{duration_text(seconds)} ago"
 
 
 def count_text(count: float) -> str:
@@ -175,7 +180,7 @@ def symbols_table(rows: Sequence[SymbolStatus]) -> Table:
             row.last_price or "-",
             rate_text(row.prices_per_s),
             rate_text(row.orderbook_per_s),
-            "-" if row.last_event_age_s is None else f"{duration_text(row.last_event_age_s)} ago",
+            age_text(row.last_event_age_s),
             count_text(row.prices),
             count_text(row.orderbook),
             count_text(row.candles_closed),
@@ -196,7 +201,7 @@ def _links_table(session: SessionStatus) -> Table:
             count_text(link.messages),
             bytes_text(link.bytes),
             count_text(link.reconnects),
-            "-" if link.last_frame_age_s is None else f"{duration_text(link.last_frame_age_s)} ago",
+            age_text(link.last_frame_age_s),
             Text(f"{link.url}{f' ({link.last_error})' if link.last_error else ''}"),
         )
     return table
@@ -243,24 +248,41 @@ def _buffer_text(session: SessionStatus) -> str:
     return f"{said}; last flush {session.flush_s * 1000:.1f} ms, longest {(session.flush_max_s or 0) * 1000:.1f} ms"
 
 
+def plain_lines(daemon: DaemonStatus, session: SessionStatus) -> str:
+    """Return a line per symbol and one for the replica, for a log or a pipe."""
+    lines = [
+        f"exchange={session.exchange} {row.symbol} {row.state}: price {row.last_price or '-'}, "
+        f"{rate_text(row.prices_per_s)} trades/s, {rate_text(row.orderbook_per_s)} book rows/s, "
+        f"last event {age_text(row.last_event_age_s)}, {_gaps(row.gaps, row.gaps_open)} gaps"
+        for row in session.per_symbol
+    ]
+    replica = f"QuestDB {questdb_text(daemon.questdb)}; {count_text(session.candles_closed)} candles closed"
+    return "\n".join([*lines, replica])
+
+
+Seen = TypeVar("Seen")
+
+
 def draw_repeatedly(
-    look: Callable[[], RenderableType | None],
+    look: Callable[[], Seen | None],
     *,
-    interval_s: float,
-    plain_interval_s: float,
+    draw: Callable[[Seen], RenderableType],
+    plain: Callable[[Seen], str] | None = None,
+    intervals_s: tuple[float, float],
     wait: Callable[[float], None],
 ) -> None:
-    """Draw what ``look`` returns until it returns None: in place on a terminal, else one after the other."""
+    """Draw what ``look`` sees until it sees None: in place on a terminal, else as lines, at the second interval."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        while (view := look()) is not None:
-            Console(highlight=False, width=400, soft_wrap=True).print(view)
-            wait(plain_interval_s)
+        piped = Console(highlight=False, width=400, soft_wrap=True)
+        while (seen := look()) is not None:
+            piped.print(plain(seen) if plain else draw(seen), markup=False)
+            wait(intervals_s[1])
         return
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        while (view := look()) is not None:
-            live.update(view, refresh=True)
-            wait(interval_s)
+    with Live(console=console, auto_refresh=False) as live:
+        while (seen := look()) is not None:
+            live.update(draw(seen), refresh=True)
+            wait(intervals_s[0])

@@ -46,11 +46,19 @@ _SAY_EVERY_S = 5.0
 )
 @click.option("--label", type=LABEL, default="", help="A note of your own, kept with the session.")
 @click.option("--id", "session_id", default="", help="The session's id.  [default: time, exchange and four digits]")
-@click.option("--trades", type=click.Choice(["aggregated", "raw"]), default="aggregated", help="Which trades it holds.")
+@click.option(
+    "--trades",
+    type=click.Choice(["aggregated", "raw"]),
+    default="aggregated",
+    show_default=True,
+    help="Which trades it holds.",
+)
 @click.option("--record-raw/--no-record-raw", default=None, help="Keep the raw messages of the replay too.")
 @click.option("--session", "resume", type=SESSION, help="Go on with this interrupted session instead of a new one.")
 @click.option("--serve", is_flag=True, help="Only serve the recording, for any client; Ctrl-C ends it.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The server's port.  [default: a free one]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", default=0, help="The server's port.  [default: a free one]"
+)
 @json_option
 @place_options
 def replay(

@@ -34,7 +34,9 @@ _POLL_S = 0.1
 @click.command()
 @click.option("--exchange", type=EXCHANGE, default="binance", show_default=True, help="Exchange to collect from.")
 @click.option("--symbols", type=SYMBOLS, default="BTC_USDT,ETH_USDT", show_default=True, help="Symbols to collect.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after this many seconds.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End by itself after this many seconds."
+)
 @config_option
 @data_dir_option
 def run(
@@ -166,25 +168,31 @@ def _start_and_await_data(data_dir: Path, exchange: str, symbols: tuple[str, ...
 
 def _watch(data_dir: Path, session_id: str, seconds: float | None) -> None:
     """Show the session until Ctrl-C, until the time is over, or until it ends by itself."""
-    from collector.cli.render import draw_repeatedly
+    from collector.cli.render import draw_repeatedly, plain_lines
     from collector.cli.sessions import ask_status
 
     until_s = None if seconds is None else time.monotonic() + seconds
 
-    def look() -> RenderableType | None:
+    def look() -> tuple[DaemonStatus, SessionStatus] | None:
         daemon = ask_status(data_dir)
         if daemon is None:
             raise CollectorError("The daemon has ended.", hint="Its log says why.")
         session = next((one for one in daemon.sessions if one.session_id == session_id), None)
         if session is None or not session.is_live or (until_s is not None and time.monotonic() >= until_s):
             return None
-        return _view(daemon, session)
+        return daemon, session
 
     def wait(interval_s: float) -> None:
         left_s = interval_s if until_s is None else min(interval_s, until_s - time.monotonic())
         time.sleep(max(0.0, left_s))
 
-    draw_repeatedly(look, interval_s=_DRAW_INTERVAL_S, plain_interval_s=_PLAIN_INTERVAL_S, wait=wait)
+    draw_repeatedly(
+        look,
+        draw=lambda seen: _view(*seen),
+        plain=lambda seen: plain_lines(*seen),
+        intervals_s=(_DRAW_INTERVAL_S, _PLAIN_INTERVAL_S),
+        wait=wait,
+    )
 
 
 def _view(daemon: DaemonStatus, session: SessionStatus) -> RenderableType:
@@ -193,6 +201,7 @@ def _view(daemon: DaemonStatus, session: SessionStatus) -> RenderableType:
 
     from collector.cli.render import count_text, duration_text, facts, questdb_text, state_text, symbols_table
 
+    age_s = time.time() - (session.started_us or session.created_us) / 1_000_000
     title = Text(f"{session.session_id}  exchange={session.exchange}  ", style="bold").append(state_text(session.state))
     if session.reason:
         title.append(f": {session.reason}", style="default")
@@ -206,7 +215,7 @@ def _view(daemon: DaemonStatus, session: SessionStatus) -> RenderableType:
                 ("QuestDB", questdb_text(daemon.questdb)),
                 ("Candles", f"{count_text(session.candles_closed)} closed"),
                 ("Gaps", f"{count_text(session.gaps)}, {count_text(session.gaps_open)} open"),
-                ("Running", f"for {duration_text(daemon.uptime_s)}; Ctrl-C completes the session"),
+                ("Running", f"for {duration_text(age_s)}; Ctrl-C completes the session"),
                 ("Open", "  ".join(_addresses(daemon)) or "-"),
                 ("Files", session.directory),
             ]
@@ -246,7 +255,7 @@ def _finish(data_dir: Path, session_id: str) -> bool:
 def _summarise(session: SessionStatus, report: Report | None, problem: str) -> None:
     rows = ", ".join(f"{count:,} {stream}" for stream, count in session.rows.items()) or "none"
     click.echo(f"Session  {session.session_id} (exchange={session.exchange}) is {session.state}")
-    if session.reason:
+    if session.reason and session.state != "completed":
         click.echo(f"Reason   {session.reason}")
     click.echo(f"Rows     {rows}")
     click.echo(f"Gaps     {session.gaps} in the ledger, {session.gaps_open} open")

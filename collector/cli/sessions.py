@@ -21,7 +21,7 @@ from collector.cli.options import (
     json_option,
     place_options,
 )
-from collector.errors import CollectorError, DaemonNotRunning, UsageError
+from collector.errors import DaemonNotRunning, UsageError
 
 if TYPE_CHECKING:
     from collector.requests import StartRequest
@@ -40,7 +40,13 @@ _WATCH_PLAIN_INTERVAL_S = 5.0
 @click.option("--duration", "duration_s", type=DURATION, help="Stop after 90s, 15m, 1h, 2d.  [default: never]")
 @click.option("--label", type=LABEL, default="", help="A note of your own, kept with the session.")
 @click.option("--id", "session_id", default="", help="The session's id.  [default: time, exchange and four digits]")
-@click.option("--trades", type=click.Choice(["aggregated", "raw"]), default="aggregated", help="Which trades.")
+@click.option(
+    "--trades",
+    type=click.Choice(["aggregated", "raw"]),
+    default="aggregated",
+    show_default=True,
+    help="Which trades to collect.",
+)
 @click.option("--record-raw/--no-record-raw", default=None, help="Keep the raw messages too, for `collector replay`.")
 @click.option("--ws-url", type=WS_URL, default="", help="Websocket address in place of the exchange's own.")
 @click.option("--rest-url", type=REST_URL, default="", help="REST address in place of the exchange's own.")
@@ -161,7 +167,7 @@ def status(*, session: str | None, watch: bool, as_json: bool, config_path: Path
         raise DaemonNotRunning(
             f"No daemon runs for the data directory {folder}.", hint="Start one with `collector up --detach`."
         )
-    shown = daemon if session is None else one_session(folder, session, daemon)
+    shown = daemon if daemon is not None and session is None else one_session(folder, session or "", daemon)
     if as_json:
         _print_json(shown)
     else:
@@ -298,37 +304,36 @@ def _watch(data_dir: Path, session_id: str | None, *, as_json: bool) -> None:
 
     ended = False
 
-    def look() -> Any:
+    def look() -> tuple[DaemonStatus | SessionStatus, DaemonStatus | None] | None:
         nonlocal ended
         daemon = ask_status(data_dir)
         if ended or (daemon is None and session_id is None):
             return None
-        shown = daemon if session_id is None else one_session(data_dir, session_id, daemon)
-        ended = session_id is not None and getattr(shown, "is_live", True) is False
-        return _view(shown, daemon) if not as_json else shown
+        if daemon is not None and session_id is None:
+            return daemon, daemon
+        session = one_session(data_dir, session_id or "", daemon)
+        ended = not session.is_live
+        return session, daemon
 
     try:
         if not as_json:
-            draw_repeatedly(
-                look, interval_s=_WATCH_INTERVAL_S, plain_interval_s=_WATCH_PLAIN_INTERVAL_S, wait=time.sleep
-            )
+            intervals_s = (_WATCH_INTERVAL_S, _WATCH_PLAIN_INTERVAL_S)
+            draw_repeatedly(look, draw=lambda seen: _view(*seen), intervals_s=intervals_s, wait=time.sleep)
             return
-        while (shown := look()) is not None:
-            _print_json(shown)
+        while (seen := look()) is not None:
+            _print_json(seen[0])
             time.sleep(_WATCH_INTERVAL_S)
     except KeyboardInterrupt:
         return
 
 
-def _view(shown: DaemonStatus | SessionStatus | None, daemon: DaemonStatus | None) -> Any:
+def _view(shown: DaemonStatus | SessionStatus, daemon: DaemonStatus | None) -> Any:
     from collector.cli.render import daemon_view, session_view
-    from collector.status import DaemonStatus, SessionStatus
+    from collector.status import SessionStatus
 
     if isinstance(shown, SessionStatus):
         return session_view(shown, daemon.questdb if daemon else None)
-    if isinstance(shown, DaemonStatus):
-        return daemon_view(shown)
-    raise CollectorError("The daemon has ended.")
+    return daemon_view(shown)
 
 
 def _print_json(facts: Any) -> None:

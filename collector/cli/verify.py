@@ -67,7 +67,9 @@ def import_session(*, session: str, as_json: bool, config_path: Path | None, dat
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--from", "from_seq", type=click.IntRange(min=0), default=0, help="The first row's seq.  [default: 0]")
+@click.option(
+    "--from", "from_seq", type=click.IntRange(min=0), metavar="SEQ", default=0, help="The first row.  [default: 0]"
+)
 @json_option
 @place_options
 def resync(*, session: str, from_seq: int, as_json: bool, config_path: Path | None, data_dir: Path | None) -> None:
