@@ -138,8 +138,8 @@ def rewind_of(mark: ServerMark, facts: ServerFacts, table: str) -> tuple[Rewind,
     if mark.instance != facts.instance:
         return Rewind.TO_START, "another database"
     before, now = mark.tables.get(table), facts.tables.get(table)
-    if before is not None and now is not None:
-        if before.directory != now.directory:
+    if now is not None:
+        if before is None or before.directory != now.directory:
             return Rewind.TO_START, "the table was made again"
         if now.transaction < before.transaction:
             return Rewind.TO_START, "the table is an older one"

@@ -158,7 +158,7 @@ class Encoder:
             return None
         literals, columns = self._columns(fields, stride, has_empty)
         columns.append(stamps)
-        body = _interleave(literals, columns, ends).encode("ascii")
+        body = _interleave(literals, columns, ends).encode()  # the tags of the file may be any text
         return Encoded(body, rows, rows, None, [], (first, last), (min(times), max(times)), last)
 
     def _columns(self, fields: list[str], stride: int, has_empty: bool) -> tuple[list[str], list[list[str]]]:

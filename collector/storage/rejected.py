@@ -28,7 +28,7 @@ class RejectedRow:
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
-        return self.stream, self.symbol, self.seq, zlib.crc32(self.row.encode("utf-8", "surrogatepass"))
+        return self.stream, self.symbol, self.seq, zlib.crc32(_one_line(self.row).encode("utf-8", "backslashreplace"))
 
 
 class RejectedRows:

@@ -189,6 +189,14 @@ class Delivery:
         """Ask for the session's rows of a table."""
         return self.query(f"select {columns} from {table} where session_id = '{self.session_id}' {order}")  # noqa: S608
 
+    def wait_applied(self, table: str) -> None:
+        """Wait until everything that a table took is visible."""
+        lag = f"select sequencerTxn - writerTxn from wal_tables() where name = '{table}'"  # noqa: S608
+        for _ in range(2000):
+            if self.query(lag) == [[0]]:
+                return
+        raise AssertionError(f"{table} does not apply what it took")
+
     def sequence(self, stream: Stream = PRICES) -> list[int]:
         """Return the session's ``seq`` in a table, in order."""
         return [row[0] for row in self.select("seq", stream.table, "order by seq")]
