@@ -1,0 +1,83 @@
+"""What is refused before a session begins, and what an order is completed with."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.config import Config
+from collector.errors import UnknownName, UsageError
+from collector.exchanges.base import Listing
+from collector.exchanges.registry import create_exchange
+from collector.orders import check_order, choose_listings, subscriptions_of
+from collector.requests import StartRequest
+
+LISTINGS = [
+    Listing("BTC_USDT", "BTCUSDT", "BTC", "USDT"),
+    Listing("ETH_USDT", "ETHUSDT", "ETH", "USDT"),
+    Listing("LUNA_USDT", "LUNAUSDT", "LUNA", "USDT", active=False),
+]
+
+
+def order(**changes: object) -> StartRequest:
+    """Return an order that is right but for the changes."""
+    return StartRequest(**{"exchange": "binance", "symbols": ("BTC_USDT",), **changes})  # type: ignore[arg-type]
+
+
+def test_an_order_takes_its_data_types_from_the_configuration() -> None:
+    """What a person leaves out is what config.toml says."""
+    assert check_order(order(), Config()).data_types == ("prices", "orderbook")
+
+
+def test_a_symbol_named_twice_is_collected_once() -> None:
+    """Repetitions are dropped, and the order of the rest is kept."""
+    assert check_order(order(symbols=("B_A", "A_B", "B_A")), Config()).symbols == ("B_A", "A_B")
+
+
+@pytest.mark.parametrize(
+    ("changes", "nearest"),
+    [({"exchange": "binanse"}, "binance"), ({"data_types": ("price",)}, "prices")],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(changes: dict[str, object], nearest: str) -> None:
+    """A typing error costs one look at the message."""
+    with pytest.raises(UnknownName) as raised:
+        check_order(order(**changes), Config())
+    assert nearest in raised.value.nearest
+
+
+@pytest.mark.parametrize("changes", [{"symbols": ()}, {"duration_s": 0.0}, {"duration_s": -5.0}])
+def test_an_impossible_order_is_refused(changes: dict[str, object]) -> None:
+    """Nothing to collect, or no time to collect it in, is an error and no empty session."""
+    with pytest.raises(UsageError):
+        check_order(order(**changes), Config())
+
+
+def test_more_symbols_than_the_limit_are_refused_with_the_key_to_raise() -> None:
+    """The limit is in the configuration, and the error says where."""
+    config = Config(session={"max_symbols": 1})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"session\.max_symbols"):
+        check_order(order(symbols=("A_B", "C_D")), config)
+
+
+def test_listings_come_in_the_order_asked() -> None:
+    """The session's symbols keep the order of the command line."""
+    chosen = choose_listings(create_exchange("binance"), LISTINGS, ["ETH_USDT", "BTC_USDT"])
+    assert [listing.native for listing in chosen] == ["ETHUSDT", "BTCUSDT"]
+
+
+def test_a_symbol_that_the_exchange_does_not_list_is_answered_with_the_nearest() -> None:
+    """ETH_USTD is told apart from ETH_USDT before anything is written."""
+    with pytest.raises(UnknownName) as raised:
+        choose_listings(create_exchange("binance"), LISTINGS, ["ETH_USTD"])
+    assert raised.value.nearest[0] == "ETH_USDT"
+
+
+def test_a_symbol_that_is_not_traded_now_is_refused() -> None:
+    """A delisted symbol would be a session that is silent for ever."""
+    with pytest.raises(UsageError, match="not traded"):
+        choose_listings(create_exchange("binance"), LISTINGS, ["LUNA_USDT"])
+
+
+def test_prices_bring_the_exchanges_own_candles_with_them() -> None:
+    """Klines are subscribed to, to be compared with ours; a session of books alone does without."""
+    assert [s.stream for s in subscriptions_of(["A_B"], ["prices", "orderbook"])] == ["prices", "orderbook", "klines"]
+    assert [s.stream for s in subscriptions_of(["A_B"], ["orderbook"])] == ["orderbook"]
