@@ -122,8 +122,6 @@ class Exchange(ABC):
     """Whether the book starts from a REST snapshot (otherwise the stream itself delivers one)."""
     book_numbered: bool = True
     """Whether book messages have ids; where not, their times stand for ids, which only tell the order."""
-    book_always_whole: bool = False
-    """Whether each book message is the whole book, so that one replaces the other and a reconnect loses no state."""
     book_checksum: Checksum | None = None
     """How to check a book against the checksums that its messages carry; None where they carry none."""
     first_trades_past: bool = False

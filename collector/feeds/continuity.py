@@ -85,6 +85,28 @@ class TradeContinuity:
             self._next += 1
             self._last_us = trade.timestamp_us
             return True
+        # An aggregated trade that has the id of its last raw one stands for those before it, too.
+        first = trade.first_raw_id if trade.last_raw_id == trade.trade_id else None
+        return self._judge(trade.trade_id, trade.timestamp_us, first)
+
+    def accept_past(self, trade: Trade) -> bool:
+        """Return whether a trade that the exchange repeats from before the subscription fills a known gap.
+
+        Such trades come oldest first. One that was seen already shows that nothing is missing between it and them.
+        """
+        if self._contiguous:
+            if self._next is None and self._expected is None:
+                self._judge(trade.trade_id, trade.timestamp_us)
+                return False
+            return self.accept(trade)
+        seen = trade.trade_id in self._recent
+        known_us = self._last_us
+        if seen and self._cause is not None:
+            self._cause = None
+        if seen or known_us is None or trade.timestamp_us < known_us + (not self._recent):
+            if known_us is None:
+                self._recent[trade.trade_id] = None
+            return False
         return self._judge(trade.trade_id, trade.timestamp_us)
 
     def skip(self, trade_id: int, timestamp_us: int | None = None) -> None:
@@ -121,20 +143,26 @@ class TradeContinuity:
         self._suspected = []
         return ready
 
-    def _judge(self, trade_id: int | str, timestamp_us: int | None) -> bool:
+    def _judge(self, trade_id: int | str, timestamp_us: int | None, first_id: int | None = None) -> bool:
         if not self._contiguous:
             return self._judge_recent(trade_id, timestamp_us)
         if not isinstance(trade_id, int):
             return True  # an exchange that numbers its trades does not send this; better recorded than dropped
         expected = self._next if self._next is not None else self._expected
+        first = trade_id if first_id is None or first_id > trade_id else first_id
         if expected is None:
             # Whether what came before was ours to have is unknown; a late one of them is new all the same.
-            self._suspected.append(_Hole(0, trade_id - 1, None, timestamp_us, "sequence", counts=False))
-        elif trade_id > expected:
+            self._suspected.append(_Hole(0, first - 1, None, timestamp_us, "sequence", counts=False))
+        elif first > expected:
             cause = self._cause or "sequence"
-            self._suspected.append(_Hole(expected, trade_id - 1, self._last_us, timestamp_us, cause))
+            self._suspected.append(_Hole(expected, first - 1, self._last_us, timestamp_us, cause))
         elif trade_id < expected:
-            return self._judge_late(trade_id, timestamp_us)
+            new = self._judge_late(trade_id, timestamp_us)
+            # No more than a hole can hold are looked at, whatever a message says.
+            for raw_id in range(max(first, trade_id - RECENT_IDS), trade_id) if new else ():
+                _fill(self._suspected, raw_id, timestamp_us)
+                _fill(self._known, raw_id, timestamp_us)
+            return new
         self._advance(trade_id, timestamp_us)
         return True
 

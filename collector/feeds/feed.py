@@ -23,6 +23,7 @@ from collector.events import (
     Event,
     Kline,
     OffBookPrint,
+    PastTrade,
     Rejected,
     ServerNotice,
     Trade,
@@ -180,12 +181,13 @@ class Feed:
             raw_trades=self._raw_trades,
             recorder=self._recorder,
             random=self._random,
+            snapshot_pace=self._snapshot_pace,
         )
 
     def _receiver(self, link: Link) -> Receiver:
         """Return the functions that a connection calls. ``take`` runs for every message: lookups are done before."""
         now_us = self._clock.now_us
-        parse = self._exchange.parse
+        parse = self._parse_marking_past if self._exchange.first_trades_past else self._exchange.parse
         trades = self._trades
         add_trade = self._sink.add_trade
         take_other = self._take_other
@@ -225,19 +227,41 @@ class Feed:
 
         return Receiver(text=take_recorded("<"), binary=take_recorded("b"), ended=link.wake)
 
+    def _parse_marking_past(self, payload: bytes, received_us: int) -> Sequence[Event]:
+        """Read a message; mark trades as past in the first message of a symbol's trades on a connection."""
+        events = self._exchange.parse(payload, received_us)
+        if events and type(events[0]) is Trade:
+            first = {event.symbol for event in events if type(event) is Trade and not self._delivers(event.symbol)}
+            if first:
+                return [
+                    PastTrade(event) if type(event) is Trade and event.symbol in first else event for event in events
+                ]
+        return events
+
+    def _delivers(self, symbol: str) -> bool:
+        track = self._trades.get(symbol)
+        return track is not None and track.delivers
+
     def _take_other(self, link: Link, event: Event) -> None:
         if isinstance(event, BookDelta):
             book = self._books.get(event.symbol)
             if book is not None:
                 book.take_delta(event)
                 if book.asked and not book.fetching:
-                    self._fetch(book)
+                    self._ask_for_snapshot(link, book)
+        elif isinstance(event, PastTrade):
+            track = self._trades.get(event.trade.symbol)
+            if track is not None and track.take_past(event.trade):
+                track.last = event.trade
+                self._sink.add_trade(event.trade)
         elif isinstance(event, Kline):
             if (candles := self._klines.get(event.symbol)) is not None:
                 candles.take(event)
         elif isinstance(event, BookSnapshot):
             if (book := self._books.get(event.symbol)) is not None:
                 book.take_pushed_snapshot(event)
+                if book.asked:
+                    self._ask_for_snapshot(link, book)
         elif isinstance(event, OffBookPrint):
             if (track := self._trades.get(event.symbol)) is not None:
                 track.take_off_book(event)
@@ -277,6 +301,9 @@ class Feed:
         if link.asking is not None:
             tracks = [link.asking]
             link.answered()
+        elif event.channel is not None:
+            owner = self._channel_owners().get(event.channel)
+            tracks = [] if owner is None else [owner]
         elif event.request_id in link.plan.request_ids:
             frame = link.plan.frames[link.plan.request_ids.index(event.request_id)]
             owners = self._channel_owners()
@@ -324,8 +351,14 @@ class Feed:
             return self._clock.now_us()
         return self._newest_us + round((self._clock.monotonic_s() - self._newest_s) * 1e6)
 
+    def _ask_for_snapshot(self, link: Link, book: BookTrack) -> None:
+        if self._exchange.book_needs_snapshot:
+            self._fetch(book)
+        else:
+            link.renew(book)
+
     def _fetch(self, book: BookTrack) -> None:
-        if self._tasks is None or self._gate.stopping.is_set() or not self._exchange.book_needs_snapshot:
+        if self._tasks is None or self._gate.stopping.is_set():
             return
         book.fetching = True
         fetch = self._tasks.create_task(self._fetch_book(book))

@@ -19,13 +19,16 @@ from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_l
 from collector.feeds.connection import Connection, Ending, Receiver, open_connection
 from collector.feeds.sink import Recorder
 from collector.feeds.status import ConnectionStatus, LinkState
-from collector.feeds.tracks import Track
+from collector.feeds.tracks import BookTrack, Track
 
 END_OF_RECORDING = "end of recording"
 """The close reason (with code 1000) by which a replay server says that nothing more will come."""
 
 _TICK_S = 0.25
 _FIRST_TICK_S = 0.02
+_RENEWAL_PAUSE_S = 1.0
+"""How long a book that was pushed whole is not asked for again: one that breaks at once would otherwise earn a ban."""
+
 _PLANNED: frozenset[GapCause] = frozenset({"rotation", "exchange_maintenance"})
 """Causes that say nothing against the next connection: it is opened at once."""
 
@@ -83,6 +86,7 @@ class Link:
         tracks: the subscriptions that the connection carries.
         exchange_now_us: estimates the exchange's clock.
         observed: is told of a track's newest exchange time at each tick.
+        snapshot_pace: the limit of snapshots, shared by all books of a feed; None where nothing is limited.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class Link:
         raw_trades: bool,
         recorder: Recorder | None,
         random: Callable[[], float],
+        snapshot_pace: AsyncLimiter | None = None,
     ) -> None:
         self.number = number
         self.url = url
@@ -127,6 +132,8 @@ class Link:
         self._wake = asyncio.Event()
         self._opening: asyncio.Timeout | None = None
         self._refused: deque[Track] = deque()
+        self._snapshot_pace = snapshot_pace
+        self._renewals: deque[BookTrack] = deque()
         self._asked_s = 0.0
         self._state: LinkState = "waiting"
         self._since_us = clock.now_us()
@@ -171,6 +178,15 @@ class Link:
         """Have subscriptions that were refused together asked for one by one, so that a bad one costs only itself."""
         self._refused.extend(tracks)
         self._wake.set()
+
+    def renew(self, book: BookTrack) -> None:
+        """Have a book pushed whole again by the stream itself, unless it was asked for a moment ago."""
+        patience_s = _RENEWAL_PAUSE_S if book.renewed else self._settings.snapshot_timeout_s
+        now_s = self._clock.monotonic_s()
+        if now_s - book.renewed_s >= patience_s:
+            book.renewed_s, book.renewed = now_s, False
+            self._renewals.append(book)
+            self._wake.set()
 
     def answered(self) -> None:
         """Note that the exchange accepted or refused what was asked for last."""
@@ -247,6 +263,7 @@ class Link:
         self._enter("connecting")
         self.asking = None
         self._refused.clear()
+        self._renewals.clear()
         self._messages_before = self.messages
         for track in self.tracks:
             track.begin()
@@ -288,6 +305,8 @@ class Link:
         now_s = self._clock.monotonic_s()
         for track in self.tracks:
             track.expect(now_s)
+            if isinstance(track, BookTrack):
+                track.renewed_s, track.renewed = now_s, False
 
     async def _send(self, connection: Connection, pace: AsyncLimiter, frame: str) -> None:
         await pace.acquire()
@@ -309,12 +328,27 @@ class Link:
             if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
                 self._pinged_s = now_s
                 await self._send(connection, pace, ping)
+            if self._renewals:
+                await self._renew_one(connection, pace)
             if self._refused and (self.asking is None or now_s - self._asked_s >= self._settings.open_timeout_s):
                 self.asking = self._refused.popleft()
                 self._asked_s = now_s
                 for plan in self._exchange.plan([self.asking.subscription], raw_trades=self._raw_trades):
                     for frame in plan.frames:
                         await self._send(connection, pace, frame)
+
+    async def _renew_one(self, connection: Connection, pace: AsyncLimiter) -> None:
+        if self._snapshot_pace is not None:
+            if not self._snapshot_pace.has_capacity():
+                return
+            await self._snapshot_pace.acquire()
+        book = self._renewals.popleft()
+        if book.asked:
+            self._log.info("feed.book_renewed", symbol=book.symbol)
+            for frame in self._exchange.renewal_frames(book.subscription):
+                await self._send(connection, pace, frame)
+        if self._renewals:
+            self._wake.set()
 
     async def _close(self, connection: Connection) -> None:
         await connection.close()

@@ -10,17 +10,18 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from decimal import Decimal
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import cast
 
 from collector.events import BookDelta, BookSnapshot, BookTop, Gap, GapCause, Level
-from collector.exchanges.base import BookRule
+from collector.exchanges.base import BookRule, Checksum
 from collector.streams import BOOK_LEVELS
 
 _ZERO = "0." + "0" * 60
 """Plain decimal digits are zero exactly where they sort before this: "0", "0.0", "0.00000000", but not "0.01"."""
 
 IDS_WENT_BACK = "the exchange's update ids went back"
+BEGAN_ANEW = "the exchange began its book anew"
 
 _NEAR = 64
 """How many of the best levels a side keeps in order; measured best between 32 and 128."""
@@ -80,6 +81,16 @@ class BookSide:
         if len(keys) > 2 * len(levels) + 256:
             keys.clear()
 
+    def keep_best(self, depth: int) -> None:
+        """Forget the levels behind the ``depth`` best ones."""
+        excess = len(self._levels) - depth
+        if excess <= 0:
+            return
+        for key in nsmallest(excess, self._levels):
+            del self._levels[key]
+            if key >= self._floor:
+                del self._near[bisect_left(self._near, key)]
+
     def top(self, count: int) -> list[Level]:
         """Return up to ``count`` best levels, best first."""
         if len(self._near) < count and len(self._near) < len(self._levels):
@@ -126,6 +137,11 @@ class Book:
         self.bids.put(delta.bids)
         self.asks.put(delta.asks)
 
+    def keep_best(self, depth: int) -> None:
+        """Forget the levels of each side behind the ``depth`` best ones."""
+        self.bids.keep_best(depth)
+        self.asks.keep_best(depth)
+
     def top(self, count: int) -> tuple[list[Level], list[Level]]:
         """Return up to ``count`` best bids and asks, best first, in the exchange's own digits."""
         return self.bids.top(count), self.asks.top(count)
@@ -154,6 +170,8 @@ class BookSync:
         max_buffered: how many deltas wait for a snapshot; beyond that the oldest go, and a later snapshot is needed.
         after_update_id: rows up to this update id are in the file already; what is missing after it is a gap.
         after_us: the exchange time of the last row in the file, where it is known.
+        checksum: how to check the book against the checksums that its messages carry.
+        numbered: messages have ids; otherwise their times stand for ids, and a gap has no ids as its bounds.
     """
 
     def __init__(
@@ -166,6 +184,8 @@ class BookSync:
         max_buffered: int = 10_000,
         after_update_id: int | None = None,
         after_us: int | None = None,
+        checksum: Checksum | None = None,
+        numbered: bool = True,
     ) -> None:
         self.symbol = symbol
         self.book = Book()
@@ -174,6 +194,9 @@ class BookSync:
         self._rule = rule
         self._levels = levels
         self._bucket_us = bucket_us
+        self._checksum = checksum
+        self._numbered = numbered
+        self._depth: int | None = None
         self._waiting: deque[BookDelta] = deque(maxlen=max_buffered)
         self._after_update_id = after_update_id
         # A snapshot is loaded; a delta has followed it.
@@ -223,15 +246,33 @@ class BookSync:
         out = self._take_held()
         if self._loaded:
             return out
-        self._rule.apply_snapshot(snapshot)
-        self.book.load(snapshot)
-        self._loaded = True
+        self._load(snapshot)
         self._in_step = False
-        if self.book.crossed:
-            self._drop("sequence", "a crossed snapshot")
-            return out
         while self._waiting and self._loaded:
             self._step(self._waiting.popleft(), out)
+        return out
+
+    def on_pushed_snapshot(self, snapshot: BookSnapshot) -> list[BookTop | Gap]:
+        """Take a snapshot that came on the stream itself: whatever came before it is in it, or was replaced by it.
+
+        With a time of its own it is the book of that time, as after a change; otherwise the first change gives one.
+        """
+        out = self._take_held()
+        self._waiting.clear()
+        if self._in_step and self._numbered and self._last_id not in (snapshot.last_id, snapshot.last_id - 1):
+            self._close_bucket(out)
+            self._drop("sequence", BEGAN_ANEW)
+        timed = snapshot.timestamp_us > 0
+        if timed:
+            self._leave_bucket(snapshot.timestamp_us, out)
+        self._load(snapshot)
+        if not self._loaded or not timed:
+            self._in_step = False
+            return out
+        if not self._in_step or self._cause is not None:
+            self._in_step = True
+            self._report_hole(snapshot.last_id - 1, snapshot.last_id, snapshot.timestamp_us, out)
+        self._note_row(snapshot.timestamp_us, snapshot.last_id, snapshot.received_us)
         return out
 
     def on_disconnect(self, cause: GapCause = "disconnect", detail: str = "") -> None:
@@ -246,7 +287,7 @@ class BookSync:
         self._close_bucket(out)
         cause, self._cause = self._cause, None
         if cause is not None and self._last_id is not None:
-            out.append(self._gap(cause, None, self._last_id + 1, None, self._detail))
+            out.append(self._gap(cause, None, self._last_id + 1 if self._numbered else None, None, self._detail))
         return out
 
     def _take_held(self) -> list[BookTop | Gap]:
@@ -263,29 +304,57 @@ class BookSync:
             # An old update id at a new time repeats nothing: the exchange counts from a lower number.
             self._resync(delta, out, IDS_WENT_BACK)
 
+    def _load(self, snapshot: BookSnapshot) -> None:
+        self._rule.apply_snapshot(snapshot)
+        self.book.load(snapshot)
+        self._depth = snapshot.depth
+        self._loaded = True
+        if not self._sound(snapshot.checksum, "a crossed snapshot"):
+            self._in_step = False
+
     def _apply(self, delta: BookDelta, out: list[BookTop | Gap]) -> None:
-        bucket = delta.timestamp_us // self._bucket_us
-        if self._bucket is not None and bucket > self._bucket:
-            self._close_bucket(out)
+        self._leave_bucket(delta.timestamp_us, out)
         self.book.apply(delta)
+        if self._depth is not None:
+            self.book.keep_best(self._depth)
         self.applied += 1
-        if self.book.crossed:
-            self._bucket = None
-            self._last_id, self._last_us = self._closed_id, self._closed_us
-            self._drop("sequence", "the book was crossed")
+        if not self._sound(delta.checksum, "the book was crossed"):
             return
         if not self._in_step:
             self._in_step = True
-            self._report_hole(delta, out)
-        self._last_id = delta.last_id
-        self._last_us = delta.timestamp_us
+            previous = delta.first_id - 1 if delta.previous_id is None else delta.previous_id
+            self._report_hole(previous, delta.last_id, delta.timestamp_us, out)
+        self._note_row(delta.timestamp_us, delta.last_id, delta.received_us)
+
+    def _sound(self, checksum: int | None, crossed: str) -> bool:
+        """Return whether the book can be the exchange's; one that can't is dropped, back to the last closed bucket."""
+        cause: GapCause = "sequence"
+        detail = crossed
+        if not self.book.crossed:
+            rule = self._checksum
+            if checksum is None or rule is None or rule.of(*self.book.top(rule.levels)) == checksum:
+                return True
+            cause, detail = "checksum", ""
+        self._bucket = None
+        self._last_id, self._last_us = self._closed_id, self._closed_us
+        self._drop(cause, detail)
+        return False
+
+    def _leave_bucket(self, timestamp_us: int, out: list[BookTop | Gap]) -> None:
+        if self._bucket is not None and timestamp_us // self._bucket_us > self._bucket:
+            self._close_bucket(out)
+
+    def _note_row(self, timestamp_us: int, update_id: int, received_us: int) -> None:
+        """Note the message that the row of the open bucket is of, as far as it is known."""
+        self._last_id = update_id
+        self._last_us = timestamp_us
         if self._bucket is None:
-            self._bucket = bucket
-            self._row_us = delta.timestamp_us
+            self._bucket = timestamp_us // self._bucket_us
+            self._row_us = timestamp_us
         elif self._row_top is not None:
-            self._row_us = max(self._row_us, delta.timestamp_us)
-        self._row_id = delta.last_id
-        self._row_received_us = delta.received_us
+            self._row_us = max(self._row_us, timestamp_us)
+        self._row_id = update_id
+        self._row_received_us = received_us
 
     def _resync(self, delta: BookDelta, out: list[BookTop | Gap], detail: str) -> None:
         """Start over from the delta that did not fit: it and those after it wait for a new snapshot.
@@ -305,18 +374,24 @@ class BookSync:
             self._cause = cause
             self._detail = detail
 
-    def _report_hole(self, delta: BookDelta, out: list[BookTop | Gap]) -> None:
-        """Report what was missed before the first delta of a book that is whole again; nothing where nothing was."""
+    def _report_hole(self, last_missing: int, last_id: int, timestamp_us: int, out: list[BookTop | Gap]) -> None:
+        """Report what was missed before the first message of a book that is whole again; nothing where nothing was.
+
+        Args:
+            last_missing: the id before that message; ``last_id`` and ``timestamp_us`` are its own.
+        """
         cause, self._cause = self._cause, None
         detail, self._detail = self._detail, ""
         if cause is None or self._last_id is None:
             return
-        last_missing = delta.first_id - 1 if delta.previous_id is None else delta.previous_id
-        if last_missing > self._last_id:
-            out.append(self._gap(cause, delta.timestamp_us, self._last_id + 1, last_missing, detail))
-        elif detail or (delta.last_id <= self._last_id and delta.timestamp_us > (self._last_us or delta.timestamp_us)):
+        if not self._numbered:
+            if timestamp_us > (self._last_us or 0):
+                out.append(self._gap(cause, timestamp_us, None, None, detail))
+        elif last_missing > self._last_id:
+            out.append(self._gap(cause, timestamp_us, self._last_id + 1, last_missing, detail))
+        elif detail or (last_id <= self._last_id and timestamp_us > (self._last_us or timestamp_us)):
             # The ids went back: they bound nothing.
-            out.append(self._gap(cause, delta.timestamp_us, None, None, detail or IDS_WENT_BACK))
+            out.append(self._gap(cause, timestamp_us, None, None, detail or IDS_WENT_BACK))
 
     def _gap(self, cause: GapCause, to_us: int | None, from_id: int | None, to_id: int | None, detail: str) -> Gap:
         return Gap(self.symbol, "orderbook", cause, self._last_us, to_us, from_id, to_id, detail=detail)

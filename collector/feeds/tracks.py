@@ -207,6 +207,11 @@ class TradeTrack(Track):
         )
         self.accept = self.continuity.accept
 
+    def take_past(self, trade: Trade) -> bool:
+        """Judge a trade from before the subscription; return whether it fills a gap, so that it is to be recorded."""
+        self.received += 1
+        return self.continuity.accept_past(trade)
+
     def take_off_book(self, event: OffBookPrint) -> None:
         """Count the number of a print that is not recorded as seen."""
         self.received += 1
@@ -243,13 +248,21 @@ class BookTrack(Track):
     """A symbol's order book.
 
     ``fetching``: somebody is asking for a snapshot. ``asked``: deltas wait for one on this connection.
+    ``renewed_s``: when the stream was asked last to push a snapshot; ``renewed``: it has pushed one since.
     """
 
     def __init__(self, subscription: Subscription, sink: Sink, *, exchange: Exchange, resume: ResumePoint) -> None:
         super().__init__(subscription, sink, recorded_us=resume.last_book_us)
         self.sync = BookSync(
-            self.symbol, exchange.book_rule(), after_update_id=resume.last_update_id, after_us=resume.last_book_us
+            self.symbol,
+            exchange.book_rule(),
+            after_update_id=resume.last_update_id,
+            after_us=resume.last_book_us,
+            checksum=exchange.book_checksum,
+            numbered=exchange.book_numbered,
         )
+        self.renewed_s = float("-inf")
+        self.renewed = False
         self.fetching = False
         self.asked = False
 
@@ -274,7 +287,9 @@ class BookTrack(Track):
     def take_pushed_snapshot(self, snapshot: BookSnapshot) -> None:
         """Apply a snapshot that came on the stream itself."""
         self.received += 1
-        self.take_snapshot(snapshot)
+        self._emit(self.sync.on_pushed_snapshot(snapshot))
+        self.asked = self.sync.needs_snapshot
+        self.renewed = True
         if snapshot.timestamp_us:
             self.last = snapshot
             self.sink.observe(self.symbol, snapshot.timestamp_us)
@@ -306,10 +321,19 @@ class KlineTrack(Track):
 
     ledgered = False
 
+    def __init__(self, subscription: Subscription, sink: Sink, *, say_closed: bool = True) -> None:
+        super().__init__(subscription, sink)
+        self._say_closed = say_closed
+        self._open: Kline | None = None
+
     def take(self, kline: Kline) -> None:
-        """Pass a candle on."""
+        """Pass a candle on; where the exchange never calls one closed, it is once a later one has begun."""
         self.received += 1
         self.last = kline
+        if not self._say_closed:
+            before, self._open = self._open, kline
+            if before is not None and before.start_us < kline.start_us:
+                self.sink.add_kline(msgspec.structs.replace(before, closed=True))
         self.sink.add_kline(kline)
         self.sink.observe(self.symbol, kline.timestamp_us)
 
@@ -328,4 +352,4 @@ def create_track(
         )
     if subscription.stream == "orderbook":
         return BookTrack(subscription, sink, exchange=exchange, resume=resume)
-    return KlineTrack(subscription, sink)
+    return KlineTrack(subscription, sink, say_closed=exchange.klines_say_closed)
