@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from collector.cli.options import SYMBOLS
+
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of websocket and REST; 0 lets the system choose.")
 @click.option("--seed", type=int, help="What the market is made of: the same seed gives the same trades.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages in a second, over all symbols.")
-@click.option("--symbols", help="Symbols, comma-separated: BTC_USDT,ETH_USDT.")
+@click.option("--symbols", type=SYMBOLS, help="Symbols, comma-separated: BTC_USDT,ETH_USDT.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND[:KEY=VALUE,…]", help="A fault, as often as wanted.")
 @click.option("--config", "config_path", type=click.Path(dir_okay=False), help="The configuration file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
@@ -17,7 +19,7 @@ def sim(
     port: int | None,
     seed: int | None,
     rate: float | None,
-    symbols: str | None,
+    symbols: tuple[str, ...] | None,
     faults: tuple[str, ...],
     config_path: str | None,
     as_json: bool,
@@ -43,7 +45,7 @@ def sim(
     from collector.sim.faults import parse_fault
     from collector.sim.running import run_until_stopped
 
-    chosen = {"port": port or None, "seed": seed, "rate": rate, "symbols": symbols.split(",") if symbols else None}
+    chosen = {"port": port or None, "seed": seed, "rate": rate, "symbols": symbols}
     settings = load_config(
         Path(config_path) if config_path else None, environment=os.environ, overrides={"sim": chosen}
     ).sim

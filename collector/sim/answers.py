@@ -84,7 +84,10 @@ class Answers:
     def weight(path: str, params: Mapping[str, str]) -> int:
         """Return what a request costs."""
         if path == "/api/v3/depth":
-            limit = int(params["limit"]) if params.get("limit", "").isdigit() else 100
+            try:
+                limit = _whole(params, "limit", 100)
+            except Refused:
+                limit = 0
             return next((weight for most, weight in _DEPTH_WEIGHTS if limit <= most), 250)
         return {"/api/v3/exchangeInfo": 20, "/api/v3/aggTrades": 4, "/api/v3/klines": 2}.get(path, 1)
 
@@ -172,6 +175,6 @@ def _whole(params: Mapping[str, str], name: str, default: int) -> int:
     text = params.get(name)
     if text is None:
         return default
-    if not text.isdigit() or len(text) > 16:
+    if not (text.isascii() and text.isdigit()) or len(text) > 16:
         raise Refused(-1100, f"Illegal characters found in parameter '{name}'.")
     return int(text)

@@ -33,8 +33,7 @@ class Child:
 
     def stop(self, timeout_s: float = 5) -> int:
         """End the process and return its exit code."""
-        if self.process.stdin and not self.process.stdin.closed:
-            self.process.stdin.close()
+        # The pipe is closed afterwards: a signal that comes while it ends for that reason would kill it.
         self.process.terminate()
         try:
             return self.process.wait(timeout_s)
@@ -42,8 +41,9 @@ class Child:
             self.process.kill()
             return self.process.wait(timeout_s)
         finally:
-            if self.process.stdout:
-                self.process.stdout.close()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe:
+                    pipe.close()
 
     def __enter__(self) -> Self:
         return self

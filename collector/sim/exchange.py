@@ -311,7 +311,7 @@ class SimulatedExchange:
     def _answer_to(self, client: _Client, message: str | bytes) -> object:
         try:
             request = msgspec.json.decode(message, type=_WebsocketRequest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return {"error": {"code": 3, "msg": f"Invalid JSON: {error}"}, "id": None}
         if request.method == "LIST_SUBSCRIPTIONS":
             return {"result": list(client.channels), "id": request.id}

@@ -42,8 +42,6 @@ _NORMAL = 1000
 _GOING_AWAY = 1001
 _CHUNK_BYTES = 64 * 1024
 _LINES_PER_TURN = 512
-_ANSWER_WAIT_S = 2.0
-_RETURN_WAIT_S = 30.0
 _log = logging.getLogger("collector.sim")
 _log.setLevel(logging.CRITICAL)  # a broken line is what this server is for
 
@@ -59,6 +57,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         raw_trades: whether its ``prices`` are the raw trades.
         settle_s: how long no further subscription has come before it begins, in seconds.
         again: begin from the first frame again once all clients have gone.
+        answer_wait_s: how long the frames after a recorded answer wait until it is asked for, in seconds.
+        return_wait_s: how long frames wait for a client that was lost, while others are there, in seconds.
     """
 
     path: Path
@@ -69,6 +69,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     raw_trades: bool = False
     settle_s: float = 1.0
     again: bool = False
+    answer_wait_s: float = 2.0
+    return_wait_s: float = 30.0
 
 
 class _Abandoned(Exception):
@@ -183,9 +185,12 @@ class Replay:
 
     def _expected(self) -> set[str]:
         """Return the channels that the collector will ask for, if it is known to be the client."""
+        return channels_of(self.exchange, self.subscriptions(), raw_trades=self.options.raw_trades)
+
+    def subscriptions(self) -> list[Subscription]:
+        """Return what the collector will subscribe to, if it is known to be the client."""
         types = self.options.data_types or ()
-        subscriptions = [Subscription(stream, symbol) for symbol in self.options.symbols for stream in types]
-        return channels_of(self.exchange, subscriptions, raw_trades=self.options.raw_trades)
+        return [Subscription(stream, symbol) for symbol in self.options.symbols for stream in types]
 
     @property
     def missing(self) -> list[str]:
@@ -265,7 +270,7 @@ class Replay:
         if answer.given or path == self._listing_path or (symbol and symbol not in self._natives) or unwanted:
             return
         await self._flush()
-        await self._until(lambda: answer.given, _ANSWER_WAIT_S)
+        await self._until(lambda: answer.given, self.options.answer_wait_s)
 
     async def _opened(self, line: Line) -> None:
         if line.connection in self._path_of:  # the recorder died without a word, and went on later
@@ -295,7 +300,7 @@ class Replay:
     async def _until_back(self) -> None:
         """Wait until channels that were lost are asked for again; where some clients stayed, not for ever."""
         while not self._awaited <= self._asked():
-            if await self._until(lambda: self._awaited <= self._asked(), _RETURN_WAIT_S):
+            if await self._until(lambda: self._awaited <= self._asked(), self.options.return_wait_s):
                 break
             if self._clients:
                 break  # whoever is still there does not want them any more
