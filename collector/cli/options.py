@@ -94,9 +94,11 @@ def parse_speed(text: str) -> str:
 
 
 def check_url(url: str, schemes: Sequence[str]) -> str:
-    """Return an address of one of these schemes; raise UsageError otherwise."""
+    """Return an address of one of these schemes, or empty for none; raise UsageError otherwise."""
     from urllib.parse import urlsplit
 
+    if not url:
+        return url
     parts = urlsplit(url)
     if parts.scheme not in schemes or not parts.hostname:
         raise UsageError(f"{url!r} is no address.", hint=f"It begins with {' or '.join(f'{s}://' for s in schemes)}.")
