@@ -13,7 +13,7 @@ import msgspec
 
 from collector.candles.aggregator import EXACT, Aggregator, Candle, plain
 from collector.candles.intervals import INTERVALS, MINUTE_US
-from collector.reading.csv_rows import Row, read_batches, to_ticks
+from collector.reading.csv_rows import DEFAULT_BATCH_ROWS, Row, read_batches, to_ticks
 from collector.reading.replica_proof import Progress
 from collector.reading.report import CandleReport, Difference
 from collector.streams import OHLCV, PRICES
@@ -82,7 +82,7 @@ class CandleProof:
     def _prove_window(self, window: int) -> None:
         again = Aggregator(self._symbol, grace_us=0, keep_us=_NEVER_US, ids_ordered=self._ids_ordered)
         oracle = Oracle(ids_ordered=self._ids_ordered)
-        folded = 0
+        folded = told = 0
         for batch in read_batches(self._directory, PRICES, self._symbol, until_seq=self._until_prices):
             rows = [row for row in batch.rows if int(row[0]) // _WINDOW_US == window]
             if rows:
@@ -90,7 +90,10 @@ class CandleProof:
                 again.fold(ticks.trades, ticks.seqs, ticks.quotes)
                 oracle.add(rows)
             folded += len(rows)
-            self._progress(f"candles {self._symbol}", folded)
+            if folded - told >= DEFAULT_BATCH_ROWS:
+                told = folded
+                self._progress(f"candles {self._symbol}", told)
+        self._progress(f"candles {self._symbol}", folded)
         remade = {candle.key: candle for candle in again.open_candles()}
         self._compare(self._written(window), remade, oracle.candles())
 

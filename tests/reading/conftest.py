@@ -133,10 +133,10 @@ class Database:
     def send(self, *bodies: bytes) -> None:
         credentials = base64.b64encode(f"{self._questdb.user}:{self._questdb.password}".encode()).decode()
         for body in bodies:
-            request = urllib.request.Request(  # noqa: S310 - the address is the fixture's
+            request = urllib.request.Request(
                 f"{self._questdb.http_url}/write?precision=u", body, {"Authorization": f"Basic {credentials}"}
             )
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 assert answer.status in (200, 204)
 
 
