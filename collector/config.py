@@ -211,11 +211,15 @@ def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None and not chosen.exists():
         return {}
     try:
-        return tomllib.loads(chosen.read_text(encoding="utf-8"))
+        content = tomllib.loads(chosen.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"There is no configuration file {chosen}.", hint="Give its path with --config.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"The configuration file {chosen} cannot be read: {error}.") from error
+    for section, keys in content.items():
+        if section in Config.model_fields and not isinstance(keys, dict):
+            raise ConfigError(f"{section!r} in {chosen} is a section, no value.", hint=f"Write it as [{section}].")
+    return content
 
 
 def _refuse_line_tcp_port(merged: Mapping[str, Any]) -> None:
