@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from collector.errors import MessageError
 from collector.events import BookDelta, BookSnapshot, Event, Level, Trade
 
 
@@ -190,6 +191,25 @@ class Exchange(ABC):
     @abstractmethod
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
         """Read the answer to ``trades_request``; the trades have ``source="rest"``."""
+
+    def connection_request(self) -> Request | None:
+        """Return what to ask of REST before each connection, where that tells the address; None where it is known.
+
+        It is not asked where a user gave another websocket address: that one is used as it is.
+        """
+        return None
+
+    def address_from(self, body: bytes) -> str:  # noqa: ARG002  for dialects that override it
+        """Read the whole address to connect to, with whatever token it takes, from an answer to that request.
+
+        Raises:
+            MessageError: it is not one.
+        """
+        raise MessageError(f"{self.name} is not asked where to connect.")
+
+    def stamp(self, frame: str, now_us: int) -> str:  # noqa: ARG002  for dialects that override it
+        """Return a frame as it is to be sent now: some exchanges want the time in it."""
+        return frame
 
     def ping_frame(self) -> str | None:
         """Return the text frame that keeps a connection alive; None where websocket pings do."""

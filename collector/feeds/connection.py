@@ -164,6 +164,7 @@ async def open_connection(
         socket.receiver = receiver
         return socket
 
+    shown = url.partition("?")[0]  # what follows can hold a token
     try:
         socket = await _Connect(
             url,
@@ -180,21 +181,21 @@ async def open_connection(
         )
     except ssl.SSLCertVerificationError as error:
         # Before ValueError, which it also is.
-        lost = ConnectionLost(f"The certificate of {url} is not valid: {error.verify_message}.")
+        lost = ConnectionLost(f"The certificate of {shown} is not valid: {error.verify_message}.")
         lost.retryable = False
         raise lost from error
     except (InvalidURI, InvalidProxy, ValueError) as error:
-        raise ConfigError(f"The address {url} (proxy {settings.proxy or 'none'}) is wrong: {error}.") from error
+        raise ConfigError(f"The address {shown} (proxy {settings.proxy or 'none'}) is wrong: {error}.") from error
     except InvalidStatus as error:
         response = error.response
         raise ExchangeRefused(
-            f"{url} answered the websocket handshake with HTTP status {response.status_code}.",
+            f"{shown} answered the websocket handshake with HTTP status {response.status_code}.",
             status=response.status_code,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After"), now_us()),
         ) from error
     except (OSError, InvalidHandshake, WebSocketException, EOFError) as error:
-        raise ConnectionLost(f"{url} cannot be reached: {str(error) or type(error).__name__}.") from error
-    return Connection(socket, url)  # type: ignore[arg-type]
+        raise ConnectionLost(f"{shown} cannot be reached: {str(error) or type(error).__name__}.") from error
+    return Connection(socket, shown)  # type: ignore[arg-type]
 
 
 def _ending(socket: _Socket) -> Ending:

@@ -144,10 +144,9 @@ class TradeContinuity:
         return ready
 
     def _judge(self, trade_id: int | str, timestamp_us: int | None, first_id: int | None = None) -> bool:
-        if not self._contiguous:
+        if not self._contiguous or not isinstance(trade_id, int):
+            # An exchange that numbers its trades can send some without a number; their ids say no more than themselves.
             return self._judge_recent(trade_id, timestamp_us)
-        if not isinstance(trade_id, int):
-            return True  # an exchange that numbers its trades does not send this; better recorded than dropped
         expected = self._next if self._next is not None else self._expected
         first = trade_id if first_id is None or first_id > trade_id else first_id
         if expected is None:

@@ -100,6 +100,7 @@ class Feed:
             self._add_track(subscription, (resume or {}).get(subscription.symbol, ResumePoint()))
         plans = exchange.plan(subscriptions, raw_trades=raw_trades)
         address = (ws_url or exchange.ws_url).rstrip("/")
+        self._address_given = address != exchange.ws_url.rstrip("/")
         self._links = [self._create_link(number, address, plan) for number, plan in enumerate(plans, 1)]
         self._tasks: asyncio.TaskGroup | None = None
         self._running = False
@@ -182,7 +183,16 @@ class Feed:
             recorder=self._recorder,
             random=self._random,
             snapshot_pace=self._snapshot_pace,
+            find_address=None
+            if self._address_given or self._exchange.connection_request() is None
+            else self._find_address,
         )
+
+    async def _find_address(self) -> str:
+        request = self._exchange.connection_request()
+        if request is None:
+            return self._exchange.ws_url
+        return self._exchange.address_from(await self._rest.get(request))
 
     def _receiver(self, link: Link) -> Receiver:
         """Return the functions that a connection calls. ``take`` runs for every message: lookups are done before."""
@@ -308,6 +318,9 @@ class Feed:
             frame = link.plan.frames[link.plan.request_ids.index(event.request_id)]
             owners = self._channel_owners()
             tracks = [owners[name] for name in self._exchange.channels_asked(link.plan.path, frame) if name in owners]
+        elif event.request_id is None and not link.plan.request_ids:
+            # The exchange numbers no requests: it may mean any that has brought nothing.
+            tracks = [track for track in link.tracks if not track.delivers and track.state != "rejected"]
         self._log.error(
             "feed.subscription_rejected",
             connection=link.number,

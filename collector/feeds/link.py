@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aiolimiter import AsyncLimiter
@@ -82,7 +82,8 @@ class Link:
 
     Args:
         number: names the connection in logs, recordings and statuses.
-        url: where to connect.
+        url: where to connect, as it is shown.
+        find_address: tells the address with whatever token it takes; None where ``url`` is all.
         tracks: the subscriptions that the connection carries.
         exchange_now_us: estimates the exchange's clock.
         observed: is told of a track's newest exchange time at each tick.
@@ -107,6 +108,7 @@ class Link:
         recorder: Recorder | None,
         random: Callable[[], float],
         snapshot_pace: AsyncLimiter | None = None,
+        find_address: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.number = number
         self.url = url
@@ -133,6 +135,7 @@ class Link:
         self._opening: asyncio.Timeout | None = None
         self._refused: deque[Track] = deque()
         self._snapshot_pace = snapshot_pace
+        self._find_address = find_address
         self._renewals: deque[BookTrack] = deque()
         self._asked_s = 0.0
         self._state: LinkState = "waiting"
@@ -272,8 +275,9 @@ class Link:
         self._wake.clear()
         try:
             async with asyncio.timeout(None) as self._opening:
+                address = self.url if self._find_address is None else await self._find_address()
                 connection = await open_connection(
-                    self.url, self._receiver, settings=self._settings, now_us=self._clock.now_us
+                    address, self._receiver, settings=self._settings, now_us=self._clock.now_us
                 )
         except TimeoutError:
             return None
@@ -310,6 +314,7 @@ class Link:
 
     async def _send(self, connection: Connection, pace: AsyncLimiter, frame: str) -> None:
         await pace.acquire()
+        frame = self._exchange.stamp(frame, self._clock.now_us())
         self._record(">", frame)
         await connection.send(frame)
 
