@@ -17,6 +17,9 @@ from collector.exchanges.base import Subscription
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a time: it fits a LONG column."""
 
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 // 1000 - 1)]
+"""A time in milliseconds that fits a LONG column in microseconds."""
+
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding of arbitrary bytes or text can raise."""
 
