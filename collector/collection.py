@@ -21,6 +21,7 @@ from collector.errors import ConnectionLost, UsageError
 from collector.exchanges.base import Exchange, Listing
 from collector.exchanges.registry import create_exchange, exchange_class
 from collector.feeds.feed import Feed, fetch_listing, open_rest
+from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest
 from collector.orders import choose_listings, subscriptions_of
 from collector.reading.csv_rows import CsvHistory
@@ -28,7 +29,6 @@ from collector.requests import StartRequest
 from collector.session.manifest import Manifest, public_url
 from collector.session.session import Session, create_manifest
 from collector.session.session import SessionStatus as Facts
-from collector.sim.recording import Recorder
 from collector.status import SessionStatus
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files

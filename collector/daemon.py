@@ -28,10 +28,11 @@ from collector.describe import describe_database, session_row
 from collector.errors import CollectorError, DatabaseUnavailable, UsageError
 from collector.logs import get_log
 from collector.orders import check_order
+from collector.reading.older import convert_older
 from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
 from collector.requests import ResyncRequest, SessionRequest, StartRequest, StopRequest, from_arguments
-from collector.session.manifest import Manifest, load_manifest, save_manifest
+from collector.session.manifest import MANIFEST_FILE, Manifest, load_manifest, save_manifest
 from collector.session.session import (
     RUNNING,
     close_interrupted,
@@ -379,6 +380,8 @@ class Daemon:
     async def _show(self, arguments: dict[str, Any], _: Progress) -> Any:
         session_id, directory = self._existing(from_arguments(arguments, SessionRequest).session)
         collection = self._collections.get(session_id)
+        if collection is not None and not collection.ended.is_set():
+            await collection.session.save()  # so that a running session's counts are those of now
         return {
             "manifest": load_manifest(directory) if collection is None else collection.session.manifest,
             "status": collection.status() if collection is not None else None,
@@ -417,7 +420,7 @@ class Daemon:
     async def _send_again(self, request: ResyncRequest, progress: Progress) -> Any:
         if self._replicator is None:
             raise CollectorError("There is no database to send rows to.", hint="Set questdb.mode in config.toml.")
-        session_id, directory = self._importable(request.session)
+        session_id, directory = await self._importable(request.session, progress)
         manifest = load_manifest(directory)
         if session_id not in self._collections:
             self._deliver(directory, manifest)
@@ -438,11 +441,26 @@ class Daemon:
             "rejected_rows": facts.rejected_rows if facts else 0,
         }
 
-    def _importable(self, session: str) -> tuple[str, Path]:
-        """Return id and directory of a session by its id, or of one anywhere by the path of its directory."""
+    async def _importable(self, session: str, progress: Progress) -> tuple[str, Path]:
+        """Return id and directory of a session by its id, or by the path of its directory wherever that is.
+
+        A directory of older files becomes a session of this data directory first.
+        """
         if "/" not in session:
             return self._existing(session)
-        found = find_session(self._data_dir, session)
+        loop = asyncio.get_running_loop()
+
+        def tell(part: str, rows: int) -> None:
+            loop.call_soon_threadsafe(progress, f"{part}: {rows} rows taken")
+
+        return await asyncio.to_thread(self._find_or_convert, Path(session), tell)
+
+    def _find_or_convert(self, path: Path, progress: Callable[[str, int], None]) -> tuple[str, Path]:
+        if path.is_dir() and not (path / MANIFEST_FILE).exists():
+            now_us = self._clock.now_us()
+            conversion = convert_older(path, self._data_dir, files=self._files, now_us=now_us, progress=progress)
+            return conversion.manifest.session_id, conversion.directory
+        found = find_session(self._data_dir, str(path))
         return found.session_id, found.directory
 
     async def _shutdown(self, _: dict[str, Any], __: Progress) -> Any:

@@ -68,15 +68,16 @@ class SimulatedExchange:
         ]  # fmt: skip
         self._child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "collector.sim", "exchange", *arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+        line = b""
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 line = await _stream(self._child.stdout).readline()
             ready = msgspec.json.decode(line, type=_Ready)
         except (TimeoutError, msgspec.MsgspecError) as error:
-            said = await self._complaint()
+            said = await self._complaint(line)
             raise CollectorError(
                 f"The simulated exchange could not be started on port {settings.port}{said}.",
                 hint="Choose another port with sim.port in config.toml.",
@@ -84,13 +85,12 @@ class SimulatedExchange:
         self._log.info("sim.started", pid=self._child.pid, ws_url=ready.ws_url)
         return ready
 
-    async def _complaint(self) -> str:
-        """End a child that did not start and return what it said."""
+    async def _complaint(self, line: bytes) -> str:
+        """End a child that did not start and return what it said (its errors go where its output goes)."""
         child = self._child
         await self.stop()
-        if child is None or child.stderr is None:
-            return ""
-        said = (await child.stderr.read(2000)).decode("utf-8", "replace").strip()
+        rest = await child.stdout.read(2000) if child is not None and child.stdout is not None else b""
+        said = (line + rest).decode("utf-8", "replace").strip()
         return f": {said}" if said else ""
 
     async def stop(self) -> None:

@@ -533,6 +533,10 @@ class Session:
     def _count(self, stream: Stream) -> int:
         return sum(file.rows for file in self._streams.values() if file.stream is stream)
 
+    async def save(self) -> None:
+        """Bring the manifest up to now, and save it; what cannot be saved is logged."""
+        await self._try_to_save_manifest()
+
     async def _save_manifest(self) -> None:
         status = self.status()
         manifest = self.manifest

@@ -28,8 +28,8 @@ from collector.errors import MessageError, UnknownName, UsageError
 from collector.events import ServerNotice
 from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.registry import create_exchange
+from collector.feeds.recording import Line, read_recording
 from collector.sim import dialect, wire
-from collector.sim.recording import Line, read_recording
 from collector.sim.running import task_group
 from collector.sim.script import RecordedAnswer, Script, look_through, path_of, request_key
 

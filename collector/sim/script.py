@@ -11,7 +11,7 @@ import msgspec
 
 from collector.errors import MessageError, RecordingError
 from collector.exchanges.base import Exchange
-from collector.sim.recording import Answer, Line, parse_answer, read_recording
+from collector.feeds.recording import Answer, Line, parse_answer, read_recording
 
 _SYMBOL_PARAMETERS = ("symbol", "instId", "pair", "currency_pair", "product_id", "instrument_name", "coin")
 _MAX_ANSWER_BYTES = 256 * 1024 * 1024

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from collector.errors import CollectorError
+from collector.feeds.recording import format_line
 from collector.sim.child import Child, start_exchange, start_replay
-from collector.sim.recording import format_line
 
 FRAME = format_line(1, 1, "<", '{"stream":"btcusdt@aggTrade","data":{"n":1}}')
 

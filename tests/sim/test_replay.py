@@ -17,8 +17,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from collector.errors import RecordingError, UnknownName, UsageError
+from collector.feeds.recording import answer_payload, format_line
 from collector.sim import dialect
-from collector.sim.recording import answer_payload, format_line
 from collector.sim.replay import END_OF_RECORDING, Options, Replay, parse_speed, serve_replay
 
 RECORDINGS = os.environ.get("COLLECTOR_RECORDINGS")

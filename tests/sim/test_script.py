@@ -10,8 +10,8 @@ import pytest
 from collector.errors import RecordingError
 from collector.exchanges.base import Exchange
 from collector.exchanges.registry import create_exchange
+from collector.feeds.recording import answer_payload, format_line
 from collector.sim import dialect
-from collector.sim.recording import answer_payload, format_line
 from collector.sim.script import Script, look_through, path_of, request_key
 
 SYMBOLS = ["BTC_USDT", "ETH_USDT"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import RecordingError
-from collector.sim.recording import (
+from collector.feeds.recording import (
     Line,
     Recorder,
     answer_payload,
