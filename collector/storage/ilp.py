@@ -120,9 +120,9 @@ class Encoder:
         In a keyed stream only the last line of each key is encoded. Rows older than ``oldest_us`` are left out (they
         are below the table's retention).
         """
-        if self._stream.keyed or oldest_us is not None:
+        if self._stream.keyed:
             return self._encode_lines(content, oldest_us)
-        pieces = [self._encode_chunk(chunk) for chunk in _chunks(content)]
+        pieces = [self._encode_chunk(chunk, oldest_us) for chunk in _chunks(content)]
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
     def fields_of(self, line: str) -> list[str] | None:
@@ -130,12 +130,12 @@ class Encoder:
         fields = _fields_of(line)
         return fields if len(fields) == self._fields else None
 
-    def _encode_chunk(self, chunk: bytes) -> Encoded:
+    def _encode_chunk(self, chunk: bytes, oldest_us: int | None) -> Encoded:
         if not chunk.translate(None, _PLAIN):
             encoded = self._encode_columns(chunk)
-            if encoded is not None:
+            if encoded is not None and (oldest_us is None or (encoded.times or (0, 0))[0] >= oldest_us):
                 return encoded
-        return self._encode_lines(chunk, None)
+        return self._encode_lines(chunk, oldest_us)
 
     def _encode_columns(self, chunk: bytes) -> Encoded | None:
         """Encode a chunk of plain lines column by column; None where a line is not as it should be."""

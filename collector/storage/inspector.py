@@ -50,6 +50,7 @@ class Inspector:
         self.faults: dict[str, Fault] = {}
         self.oldest_us: dict[str, int | None] = {}
         self.rewinds = 0
+        self._directories: dict[str, str] = {}
         self._transport = transport
         self._outbox = outbox
         self._streams = streams
@@ -73,6 +74,7 @@ class Inspector:
         now_us = self._clock.now_us()
         self.oldest_us = {name: oldest_kept_us(table, now_us) for name, table in facts.tables.items()}
         self.faults = faults
+        self._leave_stale_connection(facts)
         self._rewind(facts, resumed)
         self._verify(facts)
         self._seal(facts)
@@ -96,6 +98,17 @@ class Inspector:
             if session.mark is not None
             for stream in streams
         )
+
+    def _leave_stale_connection(self, facts: ServerFacts) -> None:
+        """Connect anew where a table is another one than at the last look.
+
+        The server remembers tables per connection: on the old one it would go on acknowledging rows for the table that
+        was dropped, and they would be nowhere.
+        """
+        directories = {name: table.directory for name, table in facts.tables.items()}
+        if self._directories != directories:
+            self._transport.close()
+        self._directories = directories
 
     def _refuse_old_server(self) -> None:
         version = self._transport.version()

@@ -28,7 +28,7 @@ from collector.streams import STREAMS, Stream
 __all__ = ["Replicator", "ReplicatorStatus", "SessionDelivery", "State"]
 
 _PUBLISH_INTERVAL_S = 0.1
-_APPLIED_POLL_S = 0.01
+_APPLIED_POLL_S = 0.02
 _LAST_LOOK_S = 1.0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from collector.clock import SystemClock
 from collector.sim.fault_proxy import Fault
 from collector.storage.cursor import CURSOR_FILE
 from collector.storage.delivery import State
@@ -35,7 +36,7 @@ def until_state(delivery: Any, *states: State, timeout_s: float = 20) -> Any:
 
     async def wait() -> Any:
         async with asyncio.timeout(timeout_s):
-            while delivery.replicator.status().state not in states:  # noqa: ASYNC110 - it is asked for, never told
+            while delivery.replicator.status().state not in states:
                 await asyncio.sleep(0.01)
         return delivery.replicator.status()
 
@@ -541,6 +542,24 @@ class TestTables:
 
         delivery.query("alter table tick_prices dedup enable upsert keys(timestamp, session_id, symbol, seq)")
         assert delivery.delivered()
+
+    def test_rows_below_the_retention_are_not_sent(self, questdb_server: Make, make_delivery: Make, rows: Any) -> None:
+        """What the table's TTL would drop is passed over, now and on a rewind; the rest is delivered."""
+        server = questdb_server()
+        delivery = make_delivery(server.settings)
+        now_us = SystemClock().now_us()
+        file = delivery.file()
+        file.append_many(100)
+        delivery.query("alter table tick_prices set ttl 2 days")
+        delivery.start()
+        delivery.commit(file.append(f"{now_us},1,1,1,buy,1,{{seq}},{now_us},ws,,", rows.price(5)))
+        assert delivery.delivered()
+        delivery.replicator.rewind(delivery.session_id)
+
+        assert delivery.delivered()
+        assert delivery.sequence() == [101]
+        assert delivery.replicator.status().sent_rows == 2
+        assert rejected_rows(delivery) == []
 
 
 class TestRowsThatAreRefused:
