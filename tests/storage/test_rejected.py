@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.storage.files import OperatingSystem
@@ -47,6 +47,7 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
         assert len(contents(tmp_path)) == 2
 
 
+@settings(deadline=None, max_examples=50)  # it writes files
 @given(text=st.text(max_size=60))
 def test_any_text_stays_one_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Whatever a row holds, it is one record, and is known again."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.storage.cursor import START, Position
@@ -87,6 +87,7 @@ def test_a_commit_bounds_what_is_read_of_the_segment_that_it_names(live: Path) -
     assert read_all(reader, position) == list(range(3, 13))
 
 
+@settings(deadline=None, max_examples=50)  # it writes and reads files
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=5), max_bytes=st.integers(1, 400), zipped=st.booleans())
 def test_any_cut_into_segments_and_pieces_reads_the_same(
     tmp_path_factory: Any, counts: list[int], max_bytes: int, zipped: bool
