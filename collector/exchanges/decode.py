@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, TypeVar
 
@@ -31,8 +31,8 @@ _LARGEST = 2**63 - 1
 _DIGITS = b"0123456789"
 _POINTS_AS_COMMAS = bytes.maketrans(b".", b",")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
+_PRICE_AND_SIZE = re.compile(r"[0-9]+(?:\.[0-9]+)? [0-9]+(?:\.[0-9]+)?").fullmatch
 _NATURAL = re.compile(r"[0-9]{1,19}").fullmatch
-_TIME = re.compile(r"([0-9]{1,15})(?:\.([0-9]+))?").fullmatch
 
 
 def require_decimals(*texts: str) -> None:
@@ -40,6 +40,13 @@ def require_decimals(*texts: str) -> None:
     for text in texts:
         if not _DECIMAL(text):
             raise MessageError(f"{text[:40]!r} is not a decimal number.")
+
+
+def require_price_and_size(price: str, size: str) -> None:
+    """Raise MessageError unless both are plain decimal digits; for trades, at half the cost of looking at each."""
+    if not _PRICE_AND_SIZE(f"{price} {size}"):
+        require_decimals(price, size)
+        raise MessageError(f"{price[:40]!r} or {size[:40]!r} is not a decimal number.")
 
 
 def require_levels(bids: Sequence[Level], asks: Sequence[Level]) -> None:
@@ -80,18 +87,23 @@ def trade_id(text: str) -> int | str:
 
 
 def iso_us(time: datetime) -> int:
-    """Return a decoded ISO time in microseconds; 0 for one before 1970 (some exchanges write the year 1 for none)."""
+    """Return a decoded ISO time, UTC where it names no zone, in microseconds.
+
+    It is 0 for one before 1970: some exchanges write the year 1 for none.
+    """
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
     # A float has a resolution of a quarter of a microsecond until 2106, so rounding is exact.
     return max(0, round(time.timestamp() * 1e6))
 
 
 def milliseconds_us(text: str) -> int:
     """Return milliseconds as text, with or without a fraction, in microseconds; raise MessageError for other text."""
-    found = _TIME(text)
-    if not found:
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
+    if not (whole and len(whole) <= 16 and digits.isascii() and digits.isdecimal()):
         raise MessageError(f"{text[:40]!r} is not a time in milliseconds.")
-    whole, fraction = found.groups()
-    return int(whole) * 1000 + (int(f"{fraction}00"[:3]) if fraction else 0)
+    return int(f"{whole}{fraction}000"[: len(whole) + 3])
 
 
 def read_answer(decoder: msgspec.json.Decoder[T], body: bytes, what: str, refusal: Callable[[bytes], str]) -> T:

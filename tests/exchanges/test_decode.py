@@ -21,6 +21,7 @@ from collector.exchanges.decode import (
     read_answer,
     require_decimals,
     require_levels,
+    require_price_and_size,
     require_stream,
     symbols_once,
     trade_id,
@@ -54,6 +55,16 @@ def test_not_a_decimal(text: str) -> None:
     """What is not plain digits is refused."""
     with pytest.raises(MessageError):
         require_decimals("1.5", text)
+    with pytest.raises(MessageError):
+        require_price_and_size("1.5", text)
+    with pytest.raises(MessageError):
+        require_price_and_size(text, "1.5")
+
+
+def test_decimals() -> None:
+    """What is plain digits passes."""
+    require_decimals("0", "1.50", "007")
+    require_price_and_size("0", "1.50")
 
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("007", 7), ("9223372036854775807", 2**63 - 1)])
@@ -102,6 +113,11 @@ def test_no_time() -> None:
     assert iso_us(msgspec.json.decode(b'"0001-01-01T00:00:00.000000Z"', type=datetime)) == 0
 
 
+def test_no_zone() -> None:
+    """A time without a zone is UTC, wherever this runs."""
+    assert iso_us(datetime(1970, 1, 2)) == 86_400_000_000  # noqa: DTZ001  that is the point
+
+
 @pytest.mark.parametrize(
     ("text", "time_us"),
     [
@@ -117,7 +133,7 @@ def test_milliseconds(text: str, time_us: int) -> None:
     assert time_us == milliseconds_us(text)
 
 
-@pytest.mark.parametrize("text", ["", ".", "1.", "x", "-1", "1e3"])
+@pytest.mark.parametrize("text", ["", ".", ".5", "x", "-1", "1e3", "1.x", "1.234x", "\u0661", "1" * 17])
 def test_no_milliseconds(text: str) -> None:
     """Other text is refused."""
     with pytest.raises(MessageError):
