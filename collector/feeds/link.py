@@ -137,6 +137,7 @@ class Link:
         self._snapshot_pace = snapshot_pace
         self._find_address = find_address
         self._renewals: deque[BookTrack] = deque()
+        self._impatient: set[BookTrack] = set()
         self._asked_s = 0.0
         self._state: LinkState = "waiting"
         self._since_us = clock.now_us()
@@ -184,12 +185,20 @@ class Link:
 
     def renew(self, book: BookTrack) -> None:
         """Have a book pushed whole again by the stream itself, unless it was asked for a moment ago."""
-        patience_s = _RENEWAL_PAUSE_S if book.renewed else self._settings.snapshot_timeout_s
+        patience_s = self._settings.snapshot_timeout_s
+        if book.renewed:
+            patience_s = _RENEWAL_PAUSE_S if book.renewals else 0.0
         now_s = self._clock.monotonic_s()
-        if now_s - book.renewed_s >= patience_s:
-            book.renewed_s, book.renewed = now_s, False
-            self._renewals.append(book)
-            self._wake.set()
+        if now_s - book.renewed_s < patience_s:
+            self._impatient.add(book)
+            return
+        self._impatient.discard(book)
+        if not book.asked:
+            return
+        book.renewed_s, book.renewed = now_s, False
+        book.renewals += 1
+        self._renewals.append(book)
+        self._wake.set()
 
     def answered(self) -> None:
         """Note that the exchange accepted or refused what was asked for last."""
@@ -267,6 +276,7 @@ class Link:
         self.asking = None
         self._refused.clear()
         self._renewals.clear()
+        self._impatient.clear()
         self._messages_before = self.messages
         for track in self.tracks:
             track.begin()
@@ -310,7 +320,7 @@ class Link:
         for track in self.tracks:
             track.expect(now_s)
             if isinstance(track, BookTrack):
-                track.renewed_s, track.renewed = now_s, False
+                track.renewed_s, track.renewed, track.renewals = now_s, False, 0
 
     async def _send(self, connection: Connection, pace: AsyncLimiter, frame: str) -> None:
         await pace.acquire()
@@ -333,6 +343,8 @@ class Link:
             if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
                 self._pinged_s = now_s
                 await self._send(connection, pace, ping)
+            for book in tuple(self._impatient):
+                self.renew(book)
             if self._renewals:
                 await self._renew_one(connection, pace)
             if self._refused and (self.asking is None or now_s - self._asked_s >= self._settings.open_timeout_s):

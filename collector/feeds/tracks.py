@@ -248,7 +248,8 @@ class BookTrack(Track):
     """A symbol's order book.
 
     ``fetching``: somebody is asking for a snapshot. ``asked``: deltas wait for one on this connection.
-    ``renewed_s``: when the stream was asked last to push a snapshot; ``renewed``: it has pushed one since.
+    ``renewed_s``: when the stream was asked last to push a snapshot; ``renewed``: it has pushed one since;
+    ``renewals``: how often it was asked on this connection, besides subscribing.
     """
 
     def __init__(self, subscription: Subscription, sink: Sink, *, exchange: Exchange, resume: ResumePoint) -> None:
@@ -263,6 +264,7 @@ class BookTrack(Track):
         )
         self.renewed_s = float("-inf")
         self.renewed = False
+        self.renewals = 0
         self.fetching = False
         self.asked = False
 
