@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from collector.session.manifest import Manifest, public_url
 from collector.session.session import Session, create_manifest
 from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
+from collector.storage.csv_log import Commit
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
@@ -68,6 +69,7 @@ class Collection:
         self._feed: Feed | None = None
         self._recorder: Recorder | None = None
         self._session: Session | None = None
+        self._committed: dict[tuple[str, str | None], int] = {}
 
     @staticmethod
     def describe(order: StartRequest, session_id: str, config: Config, now_us: int) -> Manifest:
@@ -119,6 +121,8 @@ class Collection:
                 manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
             self._session = self._make_session(exchange)
             await self._session.prepare()
+            files = self._session.stream_files
+            self._committed = {(file.stream.name, file.symbol): file.durable_seq for file in files}
             if manifest.record_raw:
                 self._recorder = Recorder(self._session.directory / RAW_FILE)
                 await self._rest.close()
@@ -166,7 +170,6 @@ class Collection:
 
     def _make_session(self, exchange: Exchange) -> Session:
         parts, manifest = self._parts, self._manifest
-        replicator = parts.replicator
         grace_us = round(parts.config.candles.grace_s * 1_000_000)
 
         def make_candles(symbol: str, directory: Path, resumed: bool) -> Aggregator:
@@ -189,7 +192,7 @@ class Collection:
             candles=make_candles,
             numbered_trades=exchange.trade_ids_contiguous,
             known_seq=lambda stream, symbol: known.get((stream.name, symbol), 0),
-            on_commit=lambda commits: replicator.committed(manifest.session_id, commits) if replicator else None,
+            on_commit=self._take_commits,
             on_status=parts.on_status,
         )
 
@@ -226,8 +229,14 @@ class Collection:
         return [(file.stream, file.symbol, file.path) for file in self.session.stream_files]
 
     def positions(self) -> dict[tuple[str, str | None], int]:
-        """Return, per stream and symbol, the number of the last durable row."""
-        return {(file.stream.name, file.symbol): file.durable_seq for file in self.session.stream_files}
+        """Return, per stream and symbol, the number of the last durable row, all as of one flush."""
+        return dict(self._committed)
+
+    def _take_commits(self, commits: Sequence[Commit]) -> None:
+        for commit in commits:
+            self._committed[commit.file.stream.name, commit.file.symbol] = commit.last_seq
+        if self._parts.replicator is not None:
+            self._parts.replicator.committed(self._manifest.session_id, commits)
 
     def status(self) -> SessionStatus:
         """Describe the session as it is now."""
