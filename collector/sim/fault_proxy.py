@@ -81,6 +81,11 @@ class FaultProxy:
 
     # Told from outside
 
+    @property
+    def armed(self) -> int:
+        """Return how many faults still wait for a request."""
+        return len(self._armed)
+
     def arm(self, fault: Fault, times: int = 1) -> None:
         """Let a fault happen to the next requests that match it."""
         self._armed.extend([fault] * times)
