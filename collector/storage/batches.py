@@ -56,7 +56,7 @@ class Lane:
     """
 
     __slots__ = (
-        "_encoders", "_expansion", "acknowledged", "exchange", "missing", "path", "problem", "reader", "retry_at_s",
+        "_encoders", "_expansion", "acknowledged", "exchange", "has_commits", "missing", "path", "problem", "reader", "retry_at_s",
         "sealed", "sent_seq", "session_id", "stream", "symbol", "verified", "window",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Lane:
         self.window = Window()
         self.sealed: Sealed | None = None
         self.sent_seq = 0
+        self.has_commits = False
         self.missing = 0
         self.problem = ""
         self.retry_at_s = 0.0

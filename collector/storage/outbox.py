@@ -103,10 +103,11 @@ class Outbox:
         self.sessions[session_id] = session
 
     def add_file(self, session_id: str, stream: Stream, symbol: str | None, path: Path) -> None:
-        """Begin with a file; what stands in it in whole lines counts as durable."""
+        """Begin with a file; what stands in it in whole lines counts as durable, unless commits say how far it is."""
         lane = self._lane(session_id, stream, symbol, path)
         if lane is not None:
-            self._measure(lane)
+            if not lane.has_commits:
+                self._measure(lane)
             self.mark_waiting(lane)
 
     def commit(self, session_id: str, commits: Sequence[Commit]) -> None:
@@ -115,6 +116,7 @@ class Outbox:
             lane = self._lane(session_id, commit.file.stream, commit.file.symbol, commit.file.path)
             if lane is not None:
                 lane.reader.extend(Durable(commit.first_seq, commit.offset, commit.last_seq))
+                lane.has_commits = True
                 lane.retry_at_s = 0.0
                 self.mark_waiting(lane)
 

@@ -106,6 +106,8 @@ class Replicator:
 
         A server that is down is not waited for; whatever it does, the thread ends soon after ``deadline_s``.
         """
+        if self._thread.ident is None:
+            return
         with self._wake:
             self._stop_at_s = self._clock.monotonic_s() + deadline_s
             self._wake.notify()
