@@ -11,6 +11,8 @@ from collector.exchanges.base import Exchange, Listing
 _CLASSES: dict[str, tuple[str, str]] = {
     "binance": ("collector.exchanges.binance", "Binance"),
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
+    "bybit": ("collector.exchanges.bybit", "Bybit"),
+    "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
 }
