@@ -109,24 +109,30 @@ def spawn(config_path: Path | None, data_dir: Path, log_dir: Path) -> subprocess
 
 def wait_until_up(process: subprocess.Popen[bytes], data_dir: Path, log_dir: Path) -> int:
     """Wait until the daemon answers; return its pid. Raises what ``start_detached`` raises."""
-    from collector.control import ask
-
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise CollectorError(
                 f"The daemon did not start: {_complaint(log_dir)}", hint=f"Its log is {log_dir / 'collector.log'}."
             )
-        try:
-            ask(data_dir, "ping", timeout_s=5)
-        except DaemonNotRunning:
-            time.sleep(_POLL_S)
-        else:
+        # Another daemon may own the data directory and answer: ours then ends by itself, and says so.
+        if _answering_pid(data_dir) == process.pid:
             return process.pid
+        time.sleep(_POLL_S)
     process.terminate()
     raise CollectorError(
         f"The daemon has not answered for {_START_TIMEOUT_S:g} s.", hint=f"Its log is {log_dir / 'collector.log'}."
     )
+
+
+def _answering_pid(data_dir: Path) -> int | None:
+    from collector.control import ask
+
+    try:
+        answer: Any = ask(data_dir, "ping", timeout_s=5)
+    except DaemonNotRunning:
+        return None
+    return answer.get("pid") if isinstance(answer, dict) else None
 
 
 def ensure_daemon(config_path: Path | None, data_dir: Path) -> None:

@@ -34,7 +34,7 @@ _WATCH_PLAIN_INTERVAL_S = 5.0
 
 
 @click.command()
-@click.option("--exchange", type=EXCHANGE, required=True, help="Exchange: binance, binance_futures or sim.")
+@click.option("--exchange", type=EXCHANGE, required=True, help="Exchange: binance, …; sim is the simulated one.")
 @click.option("--symbols", type=SYMBOLS, required=True, help="Symbols, comma-separated: BTC_USDT,ETH_USDT.")
 @click.option("--data-types", type=DATA_TYPES, help="prices,orderbook or one of them.  [default: session.data_types]")
 @click.option("--duration", "duration_s", type=DURATION, help="Stop after 90s, 15m, 1h, 2d.  [default: never]")
