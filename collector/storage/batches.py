@@ -56,8 +56,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_encoders", "_expansion", "acknowledged", "exchange", "has_commits", "missing", "path", "problem", "reader", "retry_at_s",
-        "sealed", "sent_seq", "session_id", "stream", "symbol", "verified", "window",
+        "_encoders", "_expansion", "acknowledged", "exchange", "has_commits", "missing", "path", "problem", "reader",
+        "retry_at_s", "sealed", "sent_seq", "session_id", "stream", "symbol", "verified", "window",
     )  # fmt: skip
 
     def __init__(self, session_id: str, exchange: str, stream: Stream, symbol: str | None, path: Path) -> None:
