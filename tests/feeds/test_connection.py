@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from collector.errors import ConfigError, ConnectionLost, ExchangeRefused
-from collector.feeds.connection import Connection, Receiver, open_connection
+from collector.feeds.connection import Connection, Receiver, _Reader, open_connection
 
 NOW_US = 1_700_000_000_000_000
 
@@ -330,6 +337,98 @@ def test_a_certificate_that_nobody_signed(bench: Any, run: Any, self_signed: ssl
             assert not caught.value.retryable
 
     run(scenario())
+
+
+MAX_BYTES = 1000
+
+
+def _frame(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = False) -> bytes:
+    return Frame(Opcode(opcode), payload, fin=fin).serialize(mask=mask)
+
+
+FRAMES = st.one_of(
+    st.builds(_frame, st.just(Opcode.TEXT), st.binary(max_size=8)),
+    st.builds(lambda size: _frame(Opcode.TEXT, b"t" * size), st.sampled_from([0, 1, 125, 126, 127, 600, 999, 1000])),
+    st.builds(_frame, st.sampled_from([Opcode.BINARY, Opcode.PING, Opcode.PONG]), st.binary(max_size=8)),
+    st.builds(_frame, st.sampled_from([Opcode.TEXT, Opcode.CONT]), st.binary(max_size=8), fin=st.booleans()),
+    st.sampled_from(
+        [
+            _frame(Opcode.CLOSE, b"\x03\xe8end"),
+            _frame(Opcode.CLOSE, b""),
+            _frame(Opcode.TEXT, b"x" * (MAX_BYTES + 1)),
+            _frame(Opcode.TEXT, b"x" * 70_000),
+            _frame(Opcode.TEXT, b"masked", mask=True),
+            b"\xc1\x02zz",  # a reserved bit without an extension
+            b"\x83\x00",  # an opcode that is none
+            b"\x81\x7f\x00\x00\x00\x00\x00\x00\x00\x02ab",  # a short length in eight bytes
+            b"\x81\x7e\x00\x02ab",  # and in two
+            b"\x81",
+        ]
+    ),
+)
+
+
+def _drive(chunks: list[bytes], *, ours: bool) -> tuple[list[tuple[int, bytes, bool]], bytes, State, object]:
+    """Return the frames that came out of a protocol in order, what it answered, and how it stands."""
+    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN, max_size=MAX_BYTES)
+    frames: list[tuple[int, bytes, bool]] = []
+    if ours:
+
+        def take(payload: bytes) -> None:
+            frames.append((Opcode.TEXT, payload, True))
+
+        def fail(error: Exception) -> None:
+            raise error
+
+        protocol.reader = _Reader(protocol, take, fail, MAX_BYTES)
+        protocol.parser = protocol.parse()
+        next(protocol.parser)
+    for chunk in chunks:
+        protocol.receive_data(chunk)
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            frames.append((event.opcode, bytes(event.data), event.fin))
+    protocol.receive_eof()
+    return frames, b"".join(protocol.data_to_send()), protocol.state, (protocol.close_rcvd, protocol.close_sent is None)
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(0, 400), max_size=12))
+@example([b"\x81\x00", b"\x81\x01a"], [1, 2, 3, 4])
+@example([_frame(Opcode.TEXT, b"t" * 126)] * 3, [1, 2, 3, 4, 5, 131, 132])
+def test_bytes_mean_what_the_library_says(frames: list[bytes], cuts: list[int]) -> None:
+    """Whatever comes, cut anywhere, gives the same frames, answers and ending as the library alone."""
+    stream = b"".join(frames)
+    places = [0, *sorted(cut for cut in set(cuts) if 0 < cut < len(stream)), len(stream)]
+    chunks = [stream[begin:end] for begin, end in pairwise(places) if begin < end]
+    expected, found = _drive(chunks, ours=False), _drive(chunks, ours=True)
+    assert (found[0], found[2], found[3]) == (expected[0], expected[2], expected[3])
+    assert _unmasked(found[1]) == _unmasked(expected[1])
+
+
+def test_plain_text_does_not_reach_the_library() -> None:
+    """A whole text message costs no frame of the library: what makes receiving cheap is still there."""
+    protocol = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN)
+    texts: list[bytes] = []
+    errors: list[Exception] = []
+    protocol.reader = _Reader(protocol, texts.append, errors.append, MAX_BYTES)
+    protocol.parser = protocol.parse()
+    next(protocol.parser)
+    stream = _frame(Opcode.TEXT, b"a" * 300) * 3
+    protocol.receive_data(stream[:400])
+    protocol.receive_data(stream[400:])
+    assert texts == [b"a" * 300] * 3
+    assert (protocol.events_received(), errors) == ([], [])
+
+
+def _unmasked(stream: bytes) -> list[tuple[int, bytes]]:
+    """Return what a client sent: masks are random."""
+    sent = []
+    while stream:
+        length = stream[1] & 0x7F
+        mask, payload = stream[2:6], stream[6 : 6 + length]
+        sent.append((stream[0], bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))))
+        stream = stream[6 + length :]
+    return sent
 
 
 async def _wait_for_end(connection: ServerConnection, _: int) -> None:
