@@ -5,17 +5,18 @@ the offset of its last ``Commit``. ``seq`` numbers only grow, and a number that 
 where rows are found missing, the log goes on behind the highest number that anyone knows, and says which were lost.
 
 A segment is a file whose ``seq`` count up by one. The live segment is ``prices.csv``; a closed one carries the ``seq``
-of its first row (``prices.000000000001.csv``). A new segment begins when the log is told to, when a disk error leaves
-the live one in doubt, and when someone else changed it.
+of its first row (``prices.000000000001.csv``, ``….csv.gz`` compressed). A new segment begins when the log is told to,
+when a disk error leaves the live one in doubt, and when someone else changed it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from urllib.parse import quote
 
 from collector.errors import LogError, UsageError
 from collector.storage.files import NOT_REACHED_DISK, Files
+from collector.storage.packing import SUFFIX, SegmentChanged, read_compressed, read_summary
 from collector.streams import Stream
 
 _PERMANENT = frozenset(
@@ -50,10 +52,18 @@ def symbol_folder(symbol: str) -> str:
 
 
 def closed_segments(names: Sequence[str], stream: Stream) -> list[tuple[int, str]]:
-    """Return the closed segments of a stream among a folder's names, each with its first ``seq``, in order."""
+    """Return the closed segments of a stream among a folder's names, each with its first ``seq``, in order.
+
+    Of one that is there both plain and compressed the plain one counts: compressing it had not come to its end.
+    """
     stem = stream.file.removesuffix(".csv")
-    pattern = re.compile(rf"{re.escape(stem)}\.(\d{{12,}})\.csv")
-    return sorted((int(match[1]), name) for name in names if (match := pattern.fullmatch(name)))
+    pattern = re.compile(rf"{re.escape(stem)}\.(\d{{12,}})\.csv(\.gz)?")
+    found: dict[int, str] = {}
+    for name in sorted(names):  # "….csv" before "….csv.gz"
+        match = pattern.fullmatch(name)
+        if match:
+            found.setdefault(int(match[1]), name)
+    return sorted(found.items())
 
 
 def closed_name(stream: Stream, first_seq: int) -> str:
@@ -71,12 +81,13 @@ class StreamFile:
         next_seq: the number of the next row; ``first_seq`` of the live segment's first row (or of the one to come);
             ``durable_seq`` of the last durable row (one below the first where there is none).
         last_row: the last line without its newline; empty where there is none.
+        first_row: the live segment's first row, likewise.
         lost: intervals of ``seq`` that were found missing when the file was opened.
     """
 
     __slots__ = (
-        "durable", "durable_seq", "first_seq", "inode", "last_row", "lost", "next_seq", "path", "reported", "rows",
-        "size", "stream", "suspect", "symbol", "unsynced",
+        "durable", "durable_seq", "first_row", "first_seq", "inode", "last_row", "lost", "next_seq", "path", "reported",
+        "rows", "size", "stream", "suspect", "symbol", "unsynced",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, symbol: str | None, path: Path) -> None:
@@ -89,6 +100,7 @@ class StreamFile:
         self.next_seq = 1
         self.first_seq = 1
         self.durable_seq = 0
+        self.first_row = ""
         self.last_row = ""
         self.inode = 0
         self.lost: list[tuple[int, int]] = []
@@ -149,7 +161,16 @@ class _Scan:
     rows: int = 0
     first_seq: int = 0
     last_seq: int = 0
+    first_row: str = ""
     last_row: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Rows that were deleted on purpose, from the first ones on: up to which ``seq``, and how many they were."""
+
+    last_seq: int = 0
+    rows: int = 0
 
 
 class CsvLog:
@@ -172,12 +193,20 @@ class CsvLog:
 
     # Opening and recovering
 
-    def open(self, stream: Stream, symbol: str | None = None, *, known_seq: int = 0) -> StreamFile:
+    def open(
+        self,
+        stream: Stream,
+        symbol: str | None = None,
+        *,
+        known_seq: int = 0,
+        gone: Gone = Gone(),
+    ) -> StreamFile:
         """Open a file, created with its header or recovered: torn lines cut, rows counted, numbers learnt.
 
         Args:
             known_seq: the highest ``seq`` that anyone else knows of (manifest, cursor, database); numbers up to it that
                 are not in the file are ``lost``, and are not used again.
+            gone: what was deleted on purpose; segments of it that are still there are deleted now.
 
         Raises:
             LogError: the file cannot be opened, or is damaged beyond what a crash can do.
@@ -189,18 +218,20 @@ class CsvLog:
         with _translated(file.path, "opened"):
             if not self._files.names(folder):
                 self._files.make_folder(folder)
-            self._recover(file)
+            self._recover(file, gone)
             self._skip_to(file, known_seq)
         self.streams[stream.name, symbol] = file
         return file
 
-    def _recover(self, file: StreamFile) -> None:
+    def _recover(self, file: StreamFile, gone: Gone) -> None:
         segments = closed_segments(self._files.names(file.path.parent), file.stream)
         scan = self._open_live(file)
+        file.rows, file.next_seq = gone.rows, gone.last_seq + 1
         if segments:
-            self._learn_closed(file, segments, scan.first_seq)
+            self._learn_closed(file, segments, scan.first_seq, gone.last_seq)
         if scan.rows:
-            if file.next_seq > 1 and scan.first_seq > file.next_seq:
+            file.first_row = scan.first_row
+            if scan.first_seq > file.next_seq:
                 file.lost.append((file.next_seq, scan.first_seq - 1))
             file.rows += scan.rows
             file.first_seq, file.next_seq, file.last_row = scan.first_seq, scan.last_seq + 1, scan.last_row
@@ -232,28 +263,49 @@ class CsvLog:
         file.inode = self._files.look(file.path)[0]
         return scan
 
-    def _learn_closed(self, file: StreamFile, segments: Sequence[tuple[int, str]], live_first_seq: int) -> None:
-        """Take rows and numbers from the closed segments; one whose end the next one repeats is cut there."""
+    def _learn_closed(
+        self, file: StreamFile, segments: Sequence[tuple[int, str]], live_first_seq: int, gone_seq: int
+    ) -> None:
+        """Take rows and numbers from the closed segments, and delete those that are gone on purpose."""
         ends = [*(first for first, _ in segments[1:]), live_first_seq]
-        previous_last = 0
+        previous_last = gone_seq
         for (first, name), end in zip(segments, ends, strict=True):
             path = file.path.with_name(name)
-            fd = self._files.open_append(path)
-            try:
-                scan = self._scan(fd, file, tail_only=True)
-                if end and scan.last_seq >= end:
-                    self._files.truncate(fd, self._offset_behind(fd, scan, end - 1))
-                    scan.last_seq = end - 1
-                elif 0 < scan.good < scan.size:
-                    self._files.truncate(fd, scan.good)
-            finally:
-                self._files.close(fd)
-            if previous_last and first > previous_last + 1:
+            scan = self._scan_compressed(path, file) if name.endswith(SUFFIX) else self._scan_closed(path, file, end)
+            if scan.last_seq <= gone_seq and first <= gone_seq:
+                self._files.remove(path)
+                continue
+            if first > previous_last + 1:
                 file.lost.append((previous_last + 1, first - 1))
             previous_last = max(previous_last, scan.last_seq, first - 1)
             file.rows += max(0, scan.last_seq - first + 1)
             file.next_seq = previous_last + 1
             file.last_row = scan.last_row or file.last_row
+
+    def _scan_closed(self, path: Path, file: StreamFile, end: int) -> _Scan:
+        """Look through a closed segment's end; where the next one (which begins with ``end``) repeats it, cut it."""
+        fd = self._files.open_append(path)
+        try:
+            scan = self._scan(fd, file, tail_only=True)
+            if end and scan.last_seq >= end:
+                self._files.truncate(fd, self._offset_behind(fd, scan, end - 1))
+                scan.last_seq = end - 1
+            elif 0 < scan.good < scan.size:
+                self._files.truncate(fd, scan.good)
+            return scan
+        finally:
+            self._files.close(fd)
+
+    def _scan_compressed(self, path: Path, file: StreamFile) -> _Scan:
+        """Learn what a compressed segment holds; one that cannot be read is named, and its rows are missing."""
+        scan = _Scan(size=0)
+        try:
+            scan.last_row = read_summary(path, self._files).last_row
+        except (OSError, SegmentChanged) as error:
+            self._incidents.append(Incident("damaged", file, f"{path.name} cannot be read: {error}"))
+        if scan.last_row:
+            scan.last_seq = _seq_of(scan.last_row, file.stream)
+        return scan
 
     def _skip_to(self, file: StreamFile, known_seq: int) -> None:
         """Leave out numbers that someone else knows of; what follows is a new segment."""
@@ -278,6 +330,7 @@ class CsvLog:
         scan.last_seq = _seq_of(scan.last_row, file.stream)
         first_row = self._files.read(fd, _CHUNK, len(header)).partition(b"\n")[0].decode()
         scan.first_seq = _seq_of(first_row, file.stream)
+        scan.first_row = first_row
         scan.rows = scan.last_seq - scan.first_seq + 1
         if not tail_only:
             counted = self._count_lines(fd, len(header), scan.good)
@@ -377,6 +430,8 @@ class CsvLog:
                 self._files.truncate(fd, file.size)
             raise
         content = write.content
+        if file.first_seq == file.next_seq:
+            file.first_row = content[: content.find(b"\n")].decode()
         file.size += len(content)
         file.next_seq += write.rows
         file.rows += write.rows
@@ -489,6 +544,7 @@ class CsvLog:
             file.first_seq = (file.durable_seq if kept_seq is None else kept_seq) + 1
         self._files.rename(following, file.path)
         file.first_seq = file.durable_seq + 1
+        file.first_row = content[len(header) :].partition(b"\n")[0].decode()
         file.size = len(content)
         file.inode = self._files.look(file.path)[0]
         self._settle(file)
@@ -591,6 +647,9 @@ class CsvLog:
         for name in self._segments(file):
             path = file.path.with_name(name)
             with _translated(path, "read"):
+                if name.endswith(SUFFIX):
+                    yield from itertools.islice(_rows_in(read_compressed(path, self._files)), 1, None)
+                    continue
                 fd = self._files.open_append(path)
                 try:
                     end = file.size if path == file.path else self._files.size(fd)
@@ -608,6 +667,11 @@ class CsvLog:
         for name in reversed(self._segments(file)):
             path = file.path.with_name(name)
             with _translated(path, "read"):
+                if name.endswith(SUFFIX):
+                    rows = _tail_in(read_compressed(path, self._files), wanted) + rows
+                    if rows and not wanted(rows[0]):
+                        break
+                    continue
                 fd = self._files.open_append(path)
                 try:
                     end = file.size if path == file.path else self._files.size(fd)
@@ -640,11 +704,7 @@ class CsvLog:
         return rows
 
     def _read_rows(self, fd: int, start: int, end: int) -> Iterator[list[str]]:
-        rest = b""
-        for at in range(start, end, _CHUNK):
-            *lines, rest = (rest + self._files.read(fd, min(_CHUNK, end - at), at)).split(b"\n")
-            for line in lines:
-                yield line.decode().split(",")
+        return _rows_in(self._files.read(fd, min(_CHUNK, end - at), at) for at in range(start, end, _CHUNK))
 
     # Descriptors
 
@@ -679,6 +739,30 @@ class CsvLog:
         """Close every descriptor; what was not synced stays as it is."""
         for file in list(self._open):
             self._drop_descriptor(file)
+
+
+def _rows_in(pieces: Iterable[bytes]) -> Iterator[list[str]]:
+    """Split content that comes in pieces into rows; a header is one of them, an unfinished last line is none."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode().split(",")
+
+
+def _tail_in(pieces: Iterable[bytes], wanted: Callable[[list[str]], bool]) -> list[list[str]]:
+    """Return a compressed segment's rows from the last stretch on that is not wanted; it can only be read forward."""
+    rows: list[list[str]] = []
+    rest = b""
+    header = True
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        found = [line.decode().split(",") for line in lines[header:]]
+        header = header and not lines
+        if found and not wanted(found[0]):
+            rows.clear()
+        rows += found
+    return rows
 
 
 def _is_row(line: bytes, stream: Stream) -> bool:

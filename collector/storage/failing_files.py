@@ -90,6 +90,10 @@ class FailingFiles:
         self._count("rename")
         self._inner.rename(old, new)
 
+    def remove(self, path: Path) -> None:
+        self._count("remove")
+        self._inner.remove(path)
+
     def make_folder(self, path: Path) -> None:
         self._count("make_folder")
         self._inner.make_folder(path)

@@ -67,6 +67,10 @@ class Files(Protocol):
         """Rename durably (with an fsync of the folder)."""
         ...
 
+    def remove(self, path: Path) -> None:
+        """Remove a file durably (with an fsync of the folder); one that is gone already is no error."""
+        ...
+
     def make_folder(self, path: Path) -> None:
         """Make a folder (mode 0750) and its missing parents, durably."""
         ...
@@ -144,6 +148,10 @@ class OperatingSystem:
     def rename(self, old: Path, new: Path) -> None:
         old.rename(new)
         self._sync_path(new.parent)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._sync_path(path.parent)
 
     def make_folder(self, path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -109,3 +109,11 @@ def test_a_file_is_replaced_whole(files: Files, tmp_path: Path) -> None:
     assert files.names(tmp_path) == ["x"]
     files.rename(tmp_path / "x", tmp_path / "y")
     assert files.names(tmp_path) == ["y"]
+
+
+def test_a_removed_file_is_gone_and_may_be_gone_before(files: Files, tmp_path: Path) -> None:
+    """Removing twice is harmless."""
+    (tmp_path / "x").touch()
+    files.remove(tmp_path / "x")
+    files.remove(tmp_path / "x")
+    assert files.names(tmp_path) == []
