@@ -14,6 +14,7 @@ import contextlib
 import json
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -455,6 +456,7 @@ def main() -> int:
         for step in make_schedule(arguments.seed, arguments.seconds, rate=arguments.rate):
             print(f"{step.at_s:8.3f} s  {step.actor:9} {step.kind:18} {step.hold_s or '':<6} {step.parameters or ''}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything that was started is ended
     broken = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         report = run_seed(

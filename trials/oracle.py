@@ -129,19 +129,18 @@ def changed_since(directory: Path, before: dict[str, tuple[int, str]]) -> list[s
 
 
 def ids_in_ledger(directory: Path, symbol: str, stream: str = "prices") -> set[int]:
-    """Return the ids that the ledger says are missing, the last revision of each gap counting."""
+    """Return the ids that the ledger says are missing: the last revision of each gap, in the order of their numbers."""
     last = {row["gap_id"]: row for row in read_rows(directory, "gaps")}
     missing: set[int] = set()
-    came: set[int] = set()
-    for row in last.values():
+    for row in sorted(last.values(), key=lambda row: int(row["gap_id"][1:])):
         if row["symbol"] != symbol or row["stream"] != stream or row["cause"] == "log_damaged" or not row["from_id"]:
             continue
         ids = range(int(row["from_id"]), int(row["to_id"]) + 1)
         if row["state"] in _MISSING_STATES:
             missing.update(ids)
         elif row["state"] == "repaired":
-            came.update(ids)
-    return missing - came
+            missing.difference_update(ids)
+    return missing
 
 
 def judge_trades(directory: Path, symbol: str, exchange: Exchange, verdict: Verdict) -> None:

@@ -36,6 +36,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 BOUND_S = 60.0
 _START_ATTEMPTS = 5
 _POLL_S = 0.02
+_PAGE_BYTES = 4096
 Found = TypeVar("Found")
 
 
@@ -432,14 +433,12 @@ class Disk:
         return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None
 
     def fill(self, leave_bytes: int = 0) -> None:
-        """Leave no more room than that."""
-        free = shutil.disk_usage(self.folder).free
-        with self._ballast.open("ab") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), file.tell(), max(1, free - leave_bytes))
-        if leave_bytes == 0:  # the last page, if any
-            with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as file:
-                while file.write(b"\0" * 4096):
-                    pass
+        """Leave no more room than that, and a page; others may be writing meanwhile."""
+        with self._ballast.open("ab") as file:
+            while (free := shutil.disk_usage(self.folder).free - leave_bytes) >= _PAGE_BYTES:
+                with contextlib.suppress(OSError):  # someone was faster: look again
+                    os.posix_fallocate(file.fileno(), file.tell(), free // _PAGE_BYTES * _PAGE_BYTES)
+                    file.seek(0, os.SEEK_END)
 
     def empty(self) -> None:
         """Give the room back."""

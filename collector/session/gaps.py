@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from collector.events import Gap, GapCause, GapState
+from collector.session.resume import without
 from collector.streams import GAPS
 
 _FIELDS = len(GAPS.columns)
@@ -156,17 +157,23 @@ class GapLedger:
             self._unwritten = dict(self._entries)
 
     def open_holes(self, symbol: str, stream: str) -> list[tuple[int, int]]:
-        """Return the inclusive intervals of ids that are known to be missing and may still come."""
+        """Return the inclusive intervals of ids that are known to be missing and may still come.
+
+        A trade that came after its hole was entered is a row of its own, and is taken out of the holes before it: one
+        that is sent once more must not be taken for new.
+        """
+        holes: list[tuple[int, int]] = []
         with self._lock:
-            return sorted(
-                (entry.from_id, entry.to_id)
-                for entry in self._entries_of(symbol)
-                if entry.stream == stream
-                and entry.cause != "log_damaged"  # its ids are row numbers of ours
-                and entry.state in _OPEN_STATES
-                and entry.from_id is not None
-                and entry.to_id is not None
-            )
+            for entry in sorted(self._entries_of(symbol), key=_number_of):
+                # The ids of a damaged file are row numbers of ours.
+                if entry.stream != stream or entry.cause == "log_damaged" or None in (entry.from_id, entry.to_id):
+                    continue
+                ids = (entry.from_id or 0, entry.to_id or 0)
+                if entry.state in _OPEN_STATES:
+                    holes.append(ids)
+                elif entry.state == "repaired":
+                    holes = [part for first, last in holes for part in without(first, last, [ids])]
+        return sorted(holes)
 
     def overlaps(self, symbol: str, from_us: int, to_us: int) -> bool:
         """Say whether trades of a symbol are known to be missing in [from_us, to_us)."""
@@ -243,6 +250,10 @@ def _parse(row: Sequence[str]) -> Entry | None:
         )
     except ValueError:
         return None
+
+
+def _number_of(entry: Entry) -> tuple[int, str]:
+    return len(entry.gap_id), entry.gap_id
 
 
 def _number(text: str) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from collector.streams import PRICES, Stream
 
@@ -14,16 +16,24 @@ SETTLED_US = 15_000_000
 """Holes before a trade that was received this long before the end were in the ledger when the session broke off."""
 
 
-def find_holes(
-    rows: Iterable[Sequence[str]], *, settled_before_us: int
-) -> tuple[int | None, list[tuple[int, int, int, int]]]:
-    """Return the highest trade id in the last rows of ``prices.csv``, and the holes between their ids.
+class Tail(NamedTuple):
+    """What the last rows of ``prices.csv`` tell.
+
+    ``highest`` is the highest trade id. ``holes``: for each the first and last missing id, and the times of the trades
+    around it. ``arrived``: ids that are there although they were known to be missing, with their times.
+    """
+
+    highest: int | None
+    holes: list[tuple[int, int, int, int]]
+    arrived: list[tuple[int, int]]
+
+
+def read_tail(rows: Iterable[Sequence[str]], *, settled_before_us: int, known: Sequence[tuple[int, int]] = ()) -> Tail:
+    """Look through the last rows of ``prices.csv`` for what the ledger may not know yet.
 
     Args:
         settled_before_us: holes before a trade that was received earlier than this are passed over.
-
-    Returns:
-        The id, and for each hole its first and last missing id and the times of the trades around it.
+        known: the inclusive intervals of ids that the ledger calls missing.
     """
     received = position(PRICES, "received_at")
     trade_id = position(PRICES, "trade_id")
@@ -35,7 +45,12 @@ def find_holes(
         for (before, from_us, _), (after, to_us, at_us) in pairwise(seen)
         if after > before + 1 and at_us >= settled_before_us
     ]
-    return (seen[-1][0] if seen else None), holes
+    arrived = [
+        (number, at_us)
+        for first, last in known
+        for number, at_us, _ in seen[bisect_left(seen, (first,)) : bisect_left(seen, (last + 1,))]
+    ]
+    return Tail(seen[-1][0] if seen else None, holes, arrived)
 
 
 def without(first: int, last: int, known: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

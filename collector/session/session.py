@@ -44,7 +44,7 @@ from collector.session.manifest import (
     save_manifest,
 )
 from collector.session.names import check_session_id, new_session_id, session_directory
-from collector.session.resume import SETTLED_US, TAIL_US, find_holes, position, without
+from collector.session.resume import SETTLED_US, TAIL_US, position, read_tail, without
 from collector.session.states import FINAL, RUNNING, State, close_interrupted, mark_interrupted, next_state
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
@@ -311,22 +311,31 @@ class Session:
         )
 
     def _find_last_trade(self, symbol: str, prices: StreamFile) -> int | None:
-        """Return the highest trade id; enter holes before it that were still waiting for late trades when all ended."""
+        """Return the highest trade id; enter what the ledger lacks of what the last rows tell.
+
+        Holes that were still waiting for late trades when all ended, and trades that came after their hole was entered.
+        """
         if not self._numbered:
             return None
         received = position(PRICES, "received_at")
         last_received = int(prices.last_row.split(",")[received] or 0)
         rows = self.csv.tail_rows(prices, lambda row: int(row[received] or 0) >= last_received - TAIL_US)
-        highest, holes = find_holes(rows, settled_before_us=last_received - SETTLED_US)
         known = self.ledger.open_holes(symbol, PRICES.name)
-        for first, last, from_us, to_us in holes:
+        tail = read_tail(rows, settled_before_us=last_received - SETTLED_US, known=known)
+        for trade_id, at_us in tail.arrived:
+            late = Gap(
+                symbol, PRICES.name, "restart", at_us, at_us, trade_id, trade_id, 1, "repaired",
+                "came after its hole was reported",
+            )  # fmt: skip
+            self.ledger.record(late, self._clock.now_us())
+        for first, last, from_us, to_us in tail.holes:
             for part in without(first, last, known):
                 gap = Gap(
                     symbol, PRICES.name, "restart", from_us, to_us, part[0], part[1], part[1] - part[0] + 1,
                     detail="still awaited when the session was interrupted",
                 )  # fmt: skip
                 self.ledger.record(gap, self._clock.now_us())
-        return highest
+        return tail.highest
 
     def _expect_resumption(self, flusher: Flusher) -> None:
         for (stream, symbol), file in self._streams.items():

@@ -94,6 +94,17 @@ def test_open_holes_are_the_ids_that_may_still_come() -> None:
     assert ledger.open_holes("SOL_USDT", "prices") == []
 
 
+def test_a_late_trade_is_taken_out_of_the_hole_that_was_entered_before_it() -> None:
+    """And is missing again only where a later row says so."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    ledger.record(trades_gap(24, 24, cause="sequence", state="repaired"), 2)
+    ledger.record(trades_gap(20, 20, cause="sequence", state="repaired"), 2)
+    assert ledger.open_holes("BTC_USDT", "prices") == [(21, 23), (25, 29)]
+    ledger.record(trades_gap(24, 24, cause="restart"), 3)
+    assert ledger.open_holes("BTC_USDT", "prices") == [(21, 23), (24, 24), (25, 29)]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.session.resume import find_holes, without
+from collector.session.resume import read_tail, without
 from collector.streams import PRICES
 
 
@@ -18,19 +18,26 @@ def row(trade_id: int | str, received_us: int = 100) -> list[str]:
 def test_holes_between_ids_are_found_whatever_the_order() -> None:
     """With the times of the trades around them; the highest id need not be the last."""
     rows = [row(5), row(9, 110), row(6), row(8, 105)]
-    assert find_holes(rows, settled_before_us=0) == (9, [(7, 7, 99, 104)])
+    assert read_tail(rows, settled_before_us=0) == (9, [(7, 7, 99, 104)], [])
 
 
 def test_old_holes_are_passed_over() -> None:
     """They were entered long ago, or are ids that the exchange gave to something else."""
     rows = [row(1), row(3, 200), row(5, 300)]
-    assert find_holes(rows, settled_before_us=250) == (5, [(4, 4, 199, 299)])
+    assert read_tail(rows, settled_before_us=250) == (5, [(4, 4, 199, 299)], [])
+
+
+def test_trades_that_came_though_they_were_called_missing_are_found() -> None:
+    """Each with its time; what is still missing is not among them."""
+    rows = [row(1), row(6, 100), row(3, 110), row(5, 120), row(8, 130)]
+    tail = read_tail(rows, settled_before_us=10**9, known=[(2, 5), (7, 7)])
+    assert tail == (8, [], [(3, 109), (5, 119)])
 
 
 def test_ids_that_are_no_numbers_bound_nothing() -> None:
     """Nor do no rows."""
-    assert find_holes([row("abc")], settled_before_us=0) == (None, [])
-    assert find_holes([], settled_before_us=0) == (None, [])
+    assert read_tail([row("abc")], settled_before_us=0) == (None, [], [])
+    assert read_tail([], settled_before_us=0) == (None, [], [])
 
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)).map(lambda p: (p[0], p[0] + p[1]))).map(sorted)

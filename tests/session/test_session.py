@@ -197,7 +197,7 @@ class TestLife:
 
         async def script(feed: FakeFeed) -> None:
             feed.first_data.set()
-            while len([s for s in bench.told if s.state == "active"]) < 3:  # noqa: ASYNC110  (a callback tells it)
+            while len([s for s in bench.told if s.state == "active"]) < 3:
                 await asyncio.sleep(0.001)
             assert load_manifest(session.directory).state == "active"
             session.request_stop()
@@ -415,6 +415,18 @@ class TestResuming:
         assert session.resume_points()[SYMBOL].last_trade_id == 9
         assert session.resume_points()[SYMBOL].holes == ((2, 3), (5, 6), (8, 8))
 
+    def test_a_late_trade_whose_row_in_the_ledger_was_lost_is_entered(self, bench: Bench) -> None:
+        """A crash came between the trade's line and the ledger's: the trade is there, so it is not missing."""
+        known = Gap(SYMBOL, "prices", "sequence", 1, 5, 2, 4, 3)
+        self._record(bench, trade(1), known, trade(5), trade(3))
+        session = bench.session(bench.broken_off())
+        run(session.prepare())
+        assert [(*gap, entry.state) for gap, entry in zip(gaps(session), session.ledger.entries(), strict=True)] == [
+            ("prices", "sequence", 2, 4, "open"),
+            ("prices", "restart", 3, 3, "repaired"),
+        ]
+        assert session.resume_points()[SYMBOL].holes == ((2, 2), (4, 4))
+
     def test_without_numbers_the_pause_is_entered_by_its_times(self, bench: Bench) -> None:
         """When the next row comes."""
         self._record(bench, trade(1, trade_id="abc"))
@@ -480,5 +492,5 @@ def test_streams_on_a_closed_connection_or_without_data_are_interrupted() -> Non
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  (a state has no event to wait for)
+    while not condition():
         await asyncio.sleep(0.001)
