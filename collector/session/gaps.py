@@ -72,8 +72,15 @@ class GapLedger:
                 self._keep(entry)
 
     def record(self, gap: Gap, detected_us: int) -> Entry:
-        """Enter a gap, or its end where it was entered while it still went on; return its row."""
+        """Enter a gap, or its end where it was entered while it still went on; return its row.
+
+        A repaired one (a trade that came after its hole had been entered) is taken out of the open one that names its
+        ids, so that the open ids are exactly the missing ones.
+        """
         with self._lock:
+            whole = self._carve(gap)
+            if whole is not None:
+                return whole
             key = (gap.symbol, gap.stream, gap.cause, gap.from_us or 0)
             begun = self._unfinished.get(key)
             if begun is not None and gap.to_us is not None:
@@ -102,9 +109,43 @@ class GapLedger:
                     state=gap.state,
                     detail=gap.detail,
                 )
-            self._keep(entry)
-            self._unwritten[entry.gap_id] = entry
-            return entry
+            return self._put(entry)
+
+    def _carve(self, gap: Gap) -> Entry | None:
+        """Take a repaired gap's ids out of the open gap that holds them; return that gap where they were all of it."""
+        first, last = gap.from_id, gap.to_id
+        if gap.state != "repaired" or first is None or last is None:
+            return None
+        for entry in self._entries_of(gap.symbol):
+            if (
+                entry.stream == gap.stream
+                and entry.state in _OPEN_STATES
+                and entry.cause != "log_damaged"
+                and entry.from_id is not None
+                and entry.to_id is not None
+                and entry.from_id <= first
+                and last <= entry.to_id
+            ):
+                return self._take_out(entry, first, last)
+        return None
+
+    def _take_out(self, entry: Entry, first: int, last: int) -> Entry | None:
+        left = (entry.from_id or 0, first - 1)
+        right = (last + 1, entry.to_id or 0)
+        parts = [part for part in (left, right) if part[0] <= part[1]]
+        revision = entry.revision + 1
+        if not parts:
+            rows = last - first + 1
+            return self._put(msgspec.structs.replace(entry, state="repaired", repaired_rows=rows, revision=revision))
+        self._put(_bounded(entry, *parts[0], revision=revision))
+        for part in parts[1:]:
+            self._put(_bounded(entry, *part, gap_id=f"g{self._next_number:06d}", revision=0))
+        return None
+
+    def _put(self, entry: Entry) -> Entry:
+        self._keep(entry)
+        self._unwritten[entry.gap_id] = entry
+        return entry
 
     def change(
         self,
@@ -132,9 +173,7 @@ class GapLedger:
                 detail=old.detail if detail is None else detail,
                 revision=old.revision + 1,
             )
-            self._keep(entry)
-            self._unwritten[gap_id] = entry
-            return entry
+            return self._put(entry)
 
     def unfinished(self, symbol: str, stream: str) -> list[Entry]:
         """Return the gaps of a symbol's stream that had a begin but no end yet."""
@@ -225,6 +264,18 @@ class GapLedger:
             self._unfinished[key] = entry.gap_id
         elif self._unfinished.get(key) == entry.gap_id:
             del self._unfinished[key]
+
+
+def _bounded(entry: Entry, first: int, last: int, *, gap_id: str = "", revision: int) -> Entry:
+    """Return an entry with other ids, and the rows that these stand for."""
+    return msgspec.structs.replace(
+        entry,
+        gap_id=gap_id or entry.gap_id,
+        from_id=first,
+        to_id=last,
+        expected_rows=last - first + 1,
+        revision=revision,
+    )
 
 
 def _parse(row: Sequence[str]) -> Entry | None:

@@ -105,6 +105,21 @@ def test_a_late_trade_is_taken_out_of_the_hole_that_was_entered_before_it() -> N
     assert ledger.open_holes("BTC_USDT", "prices") == [(21, 23), (24, 24), (25, 29)]
 
 
+def test_the_open_rows_of_the_ledger_are_exactly_what_is_still_missing() -> None:
+    """A hole that a late trade splits becomes two rows; one that is filled to the last trade is repaired."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    ledger.record(trades_gap(24, 24, cause="sequence", state="repaired"), 2)
+    ledger.record(trades_gap(20, 23, cause="sequence", state="repaired"), 3)
+    open_rows = [entry for entry in ledger.entries() if entry.state == "open"]
+    assert [(entry.from_id, entry.to_id, entry.expected_rows) for entry in open_rows] == [(25, 29, 5)]
+    ledger.record(trades_gap(25, 29, cause="sequence", state="repaired"), 4)
+    assert ledger.open_count == 0
+    reread = GapLedger()
+    reread.load(rows_of(ledger.take_unwritten()))
+    assert reread.entries() == ledger.entries()
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
