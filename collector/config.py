@@ -27,6 +27,8 @@ class _Section(BaseModel):
 
 
 class Daemon(_Section):
+    """Where things are, and how the daemon ends and begins."""
+
     data_dir: Path = Path("data")
     log_dir: Path = Path("logs")
     stop_deadline_s: Seconds = 30
@@ -34,12 +36,16 @@ class Daemon(_Section):
 
 
 class Logging(_Section):
+    """What is written to collector.log."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: Count = 50_000_000
     backup_count: Count = 10
 
 
 class SessionDefaults(_Section):
+    """What a session is, unless its start says otherwise."""
+
     data_types: list[str] = ["prices", "orderbook"]
     flush_interval_s: Seconds = 0.5
     heartbeat_interval_s: Seconds = 10
@@ -56,15 +62,29 @@ class SessionDefaults(_Section):
 
 
 class Buffer(_Section):
+    """How many rows may wait in memory."""
+
     max_rows: Count = 500_000
 
 
 class Csv(_Section):
+    """The session log."""
+
     enabled: bool = True
     max_open_files: Count = 256
+    rotate: Literal["daily", "none"] = "daily"
+    rotate_bytes: Annotated[int, Field(ge=0)] = 0
+    compress: bool = False
+    keep_days: Annotated[float, Field(ge=0)] = 0
+    upkeep_interval_s: Seconds = 10
+    spool_rotate_bytes: Count = 16 * 1024 * 1024
+    spool_rotate_s: Seconds = 60
+    spool_keep_s: Annotated[float, Field(ge=0)] = 1200
 
 
 class Feed(_Section):
+    """Connections to exchanges: time limits, sizes, back-off."""
+
     open_timeout_s: Seconds = 10
     close_timeout_s: Seconds = 1
     ping_interval_s: Seconds = 5
@@ -83,15 +103,21 @@ class Feed(_Section):
 
 
 class Endpoint(_Section):
+    """Addresses in place of an exchange's own; empty keeps its own."""
+
     ws_url: str = ""
     rest_url: str = ""
 
 
 class Candles(_Section):
+    """When candles close."""
+
     grace_s: Annotated[float, Field(ge=0)] = 2
 
 
 class QuestDB(_Section):
+    """The database: ours, somebody else's or none, and how rows get there."""
+
     mode: Literal["embedded", "external", "off"] = "embedded"
     ilp_host: str = "127.0.0.1"
     ilp_port: Port = 9000
@@ -113,6 +139,8 @@ class QuestDB(_Section):
 
 
 class Sim(_Section):
+    """The simulated exchange."""
+
     port: Port = 8765
     seed: int = 1
     rate: Annotated[float, Field(gt=0)] = 50
@@ -121,6 +149,8 @@ class Sim(_Section):
 
 
 class Api(_Section):
+    """The REST API, on loopback."""
+
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8780

@@ -11,6 +11,9 @@ from collector.cli.main import EXIT_FAILED, EXIT_USAGE
 from collector.errors import CollectorError, UsageError
 
 
+_PIPE_WIDTH = 400
+
+
 class Shown(NamedTuple):
     """An error as it is shown, and the exit status that belongs to it."""
 
@@ -47,8 +50,21 @@ def print_json(facts: Any) -> None:
 
 
 def print_view(view: Any) -> None:
-    """Print something that rich can draw; into a pipe it is drawn as wide as it wants, without colours."""
+    """Print something that rich can draw; into a pipe it is drawn as wide as it wants, without colours or padding."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 400)
-    console.print(view)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(view)
+    else:
+        click.echo(plain_text(view))
+
+
+def plain_text(view: Any) -> str:
+    """Return something that rich can draw as text, as wide as it wants, without blanks at the ends of lines."""
+    import io
+
+    from rich.console import Console
+
+    page = io.StringIO()
+    Console(file=page, highlight=False, width=_PIPE_WIDTH, soft_wrap=True).print(view)
+    return "\n".join(line.rstrip() for line in page.getvalue().rstrip("\n").split("\n"))

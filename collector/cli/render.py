@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
+import click
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from collector.cli.output import plain_text
 from collector.status import DaemonStatus, QuestDBStatus, SessionStatus, SymbolStatus
 
 _STATE_STYLES = {
@@ -277,9 +279,8 @@ def draw_repeatedly(
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        piped = Console(highlight=False, width=400, soft_wrap=True)
         while (seen := look()) is not None:
-            piped.print(plain(seen) if plain else draw(seen), markup=False)
+            click.echo(plain(seen) if plain else plain_text(draw(seen)))
             wait(intervals_s[1])
         return
     with Live(console=console, auto_refresh=False) as live:
