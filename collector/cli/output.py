@@ -10,7 +10,6 @@ import click
 from collector.cli.main import EXIT_FAILED, EXIT_USAGE
 from collector.errors import CollectorError, UsageError
 
-
 _PIPE_WIDTH = 400
 
 

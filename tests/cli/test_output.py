@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import click
 import pytest
@@ -14,10 +13,10 @@ from collector.status import BufferStatus
 
 
 def wrapped(cause: Exception) -> click.ClickException:
-    try:
-        raise click.ClickException("shown by click") from cause
-    except click.ClickException as error:
-        return error
+    """Return an error of click's as ``raise … from`` makes it."""
+    error = click.ClickException("shown by click")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
