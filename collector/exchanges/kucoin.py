@@ -1,8 +1,8 @@
 """KuCoin spot: the classic public websocket and its REST.
 
-Sources: the exchange's pages "WebSocket: introduction", "Get Public Token", "Trade", "Orderbook Increment", "Klines" and
-"Get Part OrderBook", and a recording of the real exchange. Before each connection REST gives an address and a token.
-``side`` of a match is the taker's. The ids of trades grow, but not by one.
+Sources: the exchange's pages "WebSocket: introduction", "Get Public Token", "Trade", "Orderbook Increment", "Klines"
+and "Get Part OrderBook", and a recording of the real exchange. Before each connection REST gives an address and a
+token. ``side`` of a match is the taker's. The ids of trades grow, but not by one.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class Kucoin(Exchange):
             return (Trade(symbol, time_us, body.price, body.size, body.side, number, received_us),)
         if type(message) is _Level2Message:
             return (_delta(message.data, symbol, received_us),)
-        return _kline(message, symbol, received_us)  # type: ignore[arg-type]  # only candles are left
+        return _kline(message, symbol, received_us)
 
     def snapshot_request(self, symbol: str) -> Request:
         # The whole book wants an API key.
@@ -320,8 +320,7 @@ class Kucoin(Exchange):
         topics: list[str] = []
         for stream in ("prices", "orderbook"):
             natives = [self._native(asked.symbol) for asked in subscriptions if asked.stream == stream]
-            for part in chunks(natives, self.limits.streams_per_frame):
-                topics.append(f"{_TOPICS[stream]}:{','.join(part)}")
+            topics += [f"{_TOPICS[stream]}:{','.join(part)}" for part in chunks(natives, self.limits.streams_per_frame)]
         topics += [
             f"{_CANDLES}:{self._native(asked.symbol)}_1min" for asked in subscriptions if asked.stream == "klines"
         ]
