@@ -25,6 +25,7 @@ from collector.errors import LogError
 from collector.events import BookTop, Gap, Trade
 from collector.session.buffer import Batch, SessionBuffer
 from collector.session.gaps import Entry, GapLedger
+from collector.session.rotation import KEPT_STREAMS, NO_ROTATION, RotationRule
 from collector.session.rows import MalformedRow, format_books, format_gap, format_trades, split_malformed
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
 from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
@@ -32,6 +33,9 @@ from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
 Health = Literal["ok", "degraded", "failed"]
 
 _T = TypeVar("_T")
+
+_ROTATION_BUDGET_S = 0.03  # of a thousand files that are due at midnight, some are closed behind each flush
+_ROTATION_LOOK_S = 1.0
 
 
 class CandleBuilder(Protocol):
@@ -102,6 +106,7 @@ class FlushStatistics:
 
     flushes: int = 0
     errors: int = 0
+    rotations: int = 0
     last_duration_s: float = 0.0
     longest_s: float = 0.0
     candles_compared: Counter[str] = field(default_factory=Counter)
@@ -114,6 +119,7 @@ class Flusher:
         files: the file of each stream and symbol; ``gaps`` has the symbol "".
         candles: the aggregator of each symbol; none where no candles are wanted.
         interrupted: tells which (symbol, stream) deliver nothing now, so that their exchange time stands still.
+        rotation: when a live file is closed for a new one.
         on_commit: is told what became durable; called in the event loop's thread.
         on_health: is told when writing goes wrong, fails for good, or goes on (``reason`` is empty then).
     """
@@ -135,6 +141,7 @@ class Flusher:
         on_health: Callable[[Health, str], None],
         interrupted: Callable[[], Collection[tuple[str, str]]] = frozenset,
         counts_raw: bool = True,
+        rotation: RotationRule = NO_ROTATION,
     ) -> None:
         self.health: Health = "ok"
         self.statistics = FlushStatistics()
@@ -153,6 +160,8 @@ class Flusher:
         self._on_commit = on_commit
         self._on_health = on_health
         self._interrupted = interrupted
+        self._rotation = rotation
+        self._rotation_at_s = 0.0
         self._frozen: set[tuple[str, str]] = set()
         self._pending: dict[StreamFile, _Pending] = {}
         self._unsynced_rows = 0
@@ -232,6 +241,8 @@ class Flusher:
         if outcome.commits:
             self._on_commit(outcome.commits)
         await self._judge(outcome.error)
+        if not (final or outcome.error or self._rotation.never) and started_s >= self._rotation_at_s:
+            await self._in_log_thread(lambda: self._rotate(self._clock.now_us()))
 
     async def _judge(self, error: LogError | None) -> None:
         if error is None:
@@ -497,6 +508,33 @@ class Flusher:
             outcome.error = _worse(outcome.error, error)
         else:
             outcome.durable, self._unsynced_rows = self._unsynced_rows, 0
+
+    def _rotate(self, now_us: int) -> None:
+        """Close the files that are due, as many as fit between two flushes; the rest follow behind the next ones."""
+        begun_s = self._clock.monotonic_s()
+        for file in self._rotation.due(self._files.values(), now_us):
+            if not self._close_segment(file) or self._clock.monotonic_s() - begun_s > _ROTATION_BUDGET_S:
+                return
+        self._rotation_at_s = begun_s + _ROTATION_LOOK_S
+
+    def _close_segment(self, file: StreamFile) -> bool:
+        try:
+            closed = self._csv.rotate(file)
+        except LogError as error:
+            self.statistics.errors += 1
+            self._log.warning("data_collection.file_not_rotated", path=str(file.path), reason=str(error))
+            self._rotation_at_s = self._clock.monotonic_s() + _ROTATION_LOOK_S
+            return False
+        if closed is not None:
+            self.statistics.rotations += 1
+            self._log.debug("data_collection.file_rotated", path=str(closed), next_seq=file.next_seq)
+        return True
+
+    def rotate_all(self) -> None:
+        """Close every file of ticks, for a spool whose session has ended; called in the log's thread."""
+        for file in self._files.values():
+            if file.stream.name not in KEPT_STREAMS:
+                self._close_segment(file)
 
     def _give_up(self, batch: Batch, reason: str) -> _Outcome:
         """Name every row that will not be written, and write at least the ledger where that is possible."""

@@ -44,7 +44,7 @@ class RotationRule(msgspec.Struct, frozen=True):
 
     @property
     def never(self) -> bool:
-        return self == RotationRule()
+        return not (self.daily or self.max_bytes or self.max_age_us)
 
     def due(self, files: Iterable[StreamFile], now_us: int) -> list[StreamFile]:
         """Return the files whose live segment is to be closed; one without rows never is.
@@ -64,6 +64,9 @@ class RotationRule(msgspec.Struct, frozen=True):
                 chosen[file] = None
         chosen.update((file, None) for file in filled if file.stream is not GAPS and (file.symbol or "") in new_day)
         return list(chosen)
+
+
+NO_ROTATION = RotationRule()
 
 
 def received_of(file: StreamFile, row: str) -> int | None:
