@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from collector import config
 from collector.clock import SystemClock
@@ -105,11 +107,23 @@ class SilentLog:
 class ScriptedExchange:
     """Acknowledge what clients ask for; once they have asked for all, say the script's frames and end.
 
-    A frame goes to the connection that asked for its channel, and one of no channel to all.
+    A frame goes to the connection that asked for its channel, and one of no channel to all. Requests of REST are
+    answered by ``answer``, which is given their path and query; what it has no answer to is not found.
     """
 
-    def __init__(self, exchange: Exchange, expected: set[str], script: Sequence[bytes | str], got: list[str]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        expected: set[str],
+        script: Sequence[bytes | str],
+        got: list[str],
+        *,
+        binary: bool = False,
+        answer: Callable[[str], bytes | None] = lambda _: None,
+    ) -> None:
         self._exchange = exchange
+        self._binary = binary
+        self._answer = answer
         self._expected = expected
         self._script = script
         self._got = got
@@ -128,6 +142,14 @@ class ScriptedExchange:
             pass
         finally:
             self._clients.pop(connection, None)
+
+    async def process_request(self, _: ServerConnection, request: Request) -> Response | None:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return None
+        body = self._answer(request.path)
+        status, phrase = (404, "Not Found") if body is None else (200, "OK")
+        headers = Headers({"Content-Length": str(len(body or b"")), "Connection": "close"})
+        return Response(status, phrase, headers, body or b"")
 
     async def _take(self, connection: ServerConnection, path: str, frame: str) -> None:
         self._got.append(frame)
@@ -159,7 +181,7 @@ class ScriptedExchange:
         channel = self._exchange.channel_of(frame)
         for connection, channels in list(self._clients.items()):
             if channel is None or channel in channels:
-                await connection.send(frame if isinstance(frame, str) else frame.decode())
+                await connection.send(frame if isinstance(frame, str) or self._binary else frame.decode())
 
     async def _end(self, code: int, reason: str) -> None:
         leaving = list(self._clients)
@@ -191,9 +213,20 @@ def play() -> Play:
         for plan in exchange.plan(subscriptions, raw_trades=options.get("raw_trades", False)):
             for frame in (None, *plan.frames):
                 expected.update(exchange.channels_asked(plan.path, frame))
-        scripted = ScriptedExchange(exchange, expected, script, collected.asked)
+        scripted = ScriptedExchange(
+            exchange,
+            expected,
+            script,
+            collected.asked,
+            binary=options.pop("binary", False),
+            answer=options.pop("answer", lambda _: None),
+        )
         settings = config.Feed(backoff_initial_s=0.02, backoff_cap_s=0.2, reorder_grace_s=0.1, snapshots_per_s=1000)
-        async with asyncio.timeout(30), serve(scripted.handle, "127.0.0.1", 0, close_timeout=5) as server:
+        async with (
+            asyncio.timeout(30),
+            serve(scripted.handle, "127.0.0.1", 0, close_timeout=5, process_request=scripted.process_request) as server,
+        ):
+            port = server.sockets[0].getsockname()[1]
             feed = Feed(
                 exchange,
                 subscriptions,
@@ -201,7 +234,8 @@ def play() -> Play:
                 config=settings,
                 clock=SystemClock(),
                 log=SilentLog(),  # type: ignore[arg-type]
-                ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+                ws_url=f"ws://127.0.0.1:{port}",
+                rest_url=f"http://127.0.0.1:{port}",
                 **options,
             )
             async with asyncio.TaskGroup() as tasks:
