@@ -80,7 +80,8 @@ def test_the_holder_of_a_data_directory_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("btc_usd", ["BTC_USDT", "ETH_USDT"]), ("ETH_USDT", ["ETH_USDT", "BTC_USDT"]), ("", []), ("qqqq", [])]
+    ("name", "nearest"),
+    [("btc_usd", ["BTC_USDT", "ETH_USDT"]), ("ETH_USDT", ["ETH_USDT", "BTC_USDT"]), ("", []), ("qqqq", [])],
 )
 def test_nearest_names_ignore_case_and_give_the_likest_first(name: str, nearest: list[str]) -> None:
     """The likest name comes first, spelled as it is known."""
