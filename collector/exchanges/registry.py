@@ -13,6 +13,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
     "bybit": ("collector.exchanges.bybit", "Bybit"),
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
+    "kraken": ("collector.exchanges.kraken", "Kraken"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
 }

@@ -75,6 +75,8 @@ class TradeContinuity:
             _Hole(first, last, None, None, "sequence", noticed_s=0.0) for first, last in merge_intervals(holes)
         ]
         self._ready: list[Gap] = []
+        # No trade has come yet but from before the subscription.
+        self._only_past = False
         self._recent: dict[int | str, None] = {}
         if last_id is not None and not contiguous:
             self._recent[last_id] = None
@@ -87,6 +89,7 @@ class TradeContinuity:
             return True
         # An aggregated trade that has the id of its last raw one stands for those before it, too.
         first = trade.first_raw_id if trade.last_raw_id == trade.trade_id else None
+        self._only_past = False
         return self._judge(trade.trade_id, trade.timestamp_us, first)
 
     def accept_past(self, trade: Trade) -> bool:
@@ -96,9 +99,12 @@ class TradeContinuity:
         """
         if self._contiguous:
             if self._next is None and self._expected is None:
-                self._judge(trade.trade_id, trade.timestamp_us)
-                return False
-            return self.accept(trade)
+                self._only_past = True
+            if not self._only_past or self._cause is not None:
+                return self.accept(trade)
+            self._judge(trade.trade_id, trade.timestamp_us)
+            self._expected, self._next = self._next or self._expected, None
+            return False
         seen = trade.trade_id in self._recent
         known_us = self._last_us
         if seen and self._cause is not None:
