@@ -13,7 +13,9 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
     "bybit": ("collector.exchanges.bybit", "Bybit"),
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
+    "coinbase": ("collector.exchanges.coinbase", "Coinbase"),
     "kraken": ("collector.exchanges.kraken", "Kraken"),
+    "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
 }
