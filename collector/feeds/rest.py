@@ -95,10 +95,13 @@ class Rest:
         self._refuse_while_banned()
         self.requests += 1
         url = self.base_url + request.path
+        headers = {} if request.body is None else {"Content-Type": "application/json"}
         try:
             async with (
                 asyncio.timeout(_WHOLE_ANSWER * self._timeout_s),
-                self._client.stream(request.method, url, params=dict(request.params), content=request.body) as response,
+                self._client.stream(
+                    request.method, url, params=dict(request.params), content=request.body, headers=headers
+                ) as response,
             ):
                 body = await self._read(response, url)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
