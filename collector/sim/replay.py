@@ -444,6 +444,7 @@ async def serve_replay(
                 process_request=replay.requested,
                 compression=None,
                 ping_interval=None,  # a client that is busy with what it was sent is not dead
+                create_connection=wire.AnyRequest,
                 close_timeout=60,  # all that was sent is to be read before the end
                 max_size=1024 * 1024,
                 logger=_log,
@@ -466,7 +467,7 @@ async def serve_replay(
 def _prepare(options: Options) -> tuple[Exchange, Script, bytes]:
     """Make the exchange's dialect for the symbols, and its list of instruments: as recorded if that has them all."""
     plain = create_exchange(options.exchange)
-    made = dialect.exchange_info(options.symbols, 0)
+    made = plain.write_listing(options.symbols) or dialect.exchange_info(options.symbols, 0)
     made_listings = _listings(plain, made, options.symbols)
     exchange = create_exchange(options.exchange, made_listings or ())
     script = look_through(options.path, exchange, options.symbols if made_listings else ())
