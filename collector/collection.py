@@ -30,11 +30,11 @@ from collector.session.manifest import Manifest, public_url
 from collector.session.session import Session, create_manifest
 from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
-from collector.storage.csv_log import Commit
+from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
-from collector.streams import STREAMS, Stream
+from collector.streams import PRICES, STREAMS, Stream
 
 RAW_FILE = "raw.rec"
 
@@ -50,6 +50,7 @@ class Parts:
     log: FilteringBoundLogger
     files: Files
     log_thread: Executor
+    keeper_thread: Executor
     replicator: Replicator | None
     connects: MutableMapping[str, AsyncLimiter]
     data_dir: Path
@@ -172,8 +173,12 @@ class Collection:
         parts, manifest = self._parts, self._manifest
         grace_us = round(parts.config.candles.grace_s * 1_000_000)
 
+        def released_of(symbol: str) -> Released | None:
+            record = manifest.record(PRICES.name, symbol)
+            return record.released if record is not None else None
+
         def make_candles(symbol: str, directory: Path, resumed: bool) -> Aggregator:
-            history = CsvHistory(directory, symbol)
+            history = CsvHistory(directory, symbol, released=lambda: released_of(symbol))
             aggregator = Aggregator(symbol, grace_us=grace_us, history=history)
             if resumed:
                 aggregator.rebuild(history)
@@ -191,6 +196,8 @@ class Collection:
             exchange_time=ExchangeClock(),
             candles=make_candles,
             numbered_trades=exchange.trade_ids_contiguous,
+            keeper_thread=parts.keeper_thread,
+            held=parts.replicator.held if parts.replicator is not None else None,
             known_seq=lambda stream, symbol: known.get((stream.name, symbol), 0),
             on_commit=self._take_commits,
             on_status=parts.on_status,

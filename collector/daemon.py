@@ -47,6 +47,7 @@ from collector.storage.replicator import Replicator
 from collector.storage.session_replica import SessionReplica
 from collector.storage.sessions import SessionRows
 from collector.storage.supervision import DatabaseSupervisor, LateTransport
+from collector.upkeep import EndedSessions
 
 if TYPE_CHECKING:
     from collector.api.server import ApiServer
@@ -82,6 +83,7 @@ class Daemon:
         self._data_dir = config.daemon.data_dir.resolve()
         self._files = OperatingSystem()
         self._log_thread = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._keeper_thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
         self._database = DatabaseSupervisor(config, log=log)
         self._replicator = self._make_replicator()
         self._session_rows: SessionReplica | None = None
@@ -112,6 +114,7 @@ class Daemon:
                 beat = tasks.create_task(self._measure_loop())
                 await self._start_api(tasks)
                 await self._take_up_sessions()
+                tasks.create_task(self._ended_sessions().run(self._stopping))
                 self._log.info("daemon.ready", pid=os.getpid(), data_dir=str(self._data_dir))
                 if ready is not None:
                     ready()
@@ -124,6 +127,7 @@ class Daemon:
                     await self._api.stop()
         finally:
             await self._simulated.stop()
+            self._keeper_thread.shutdown(wait=True)
             self._log_thread.shutdown(wait=True)
             self._log.info("daemon.stopped")
 
@@ -217,6 +221,21 @@ class Daemon:
             except CollectorError as error:
                 self._log.error("data_collection.session_not_taken_up", path=str(path.parent), reason=str(error))
 
+    def _ended_sessions(self) -> EndedSessions:
+        return EndedSessions(
+            self._data_dir,
+            config=self.config.csv,
+            files=self._files,
+            clock=self._clock,
+            log=self._log,
+            thread=self._keeper_thread,
+            held=self._replicator.held if self._replicator is not None else None,
+            is_running=lambda session_id: session_id in self._running_ids(),
+        )
+
+    def _running_ids(self) -> set[str]:
+        return {key for key, collection in self._collections.items() if not collection.ended.is_set()}
+
     async def _take_up(self, directory: Path, manifest: Manifest) -> None:
         if manifest.state in RUNNING or manifest.state == "interrupted":
             now_us = self._clock.now_us()
@@ -288,6 +307,7 @@ class Daemon:
             log=self._log,
             files=self._files,
             log_thread=self._log_thread,
+            keeper_thread=self._keeper_thread,
             replicator=self._replicator,
             connects=self._connects,
             data_dir=self._data_dir,

@@ -30,6 +30,9 @@ Coverage = Literal["full", "partial", "gap"]
 GapTest = Callable[[int, int], bool]
 """Say whether a known hole of the symbol's trades overlaps [from_us, to_us)."""
 
+Numbers = tuple[Sequence[Decimal], Sequence[Decimal]]
+"""Prices and volumes of some trades as numbers, position by position."""
+
 _ZERO = Decimal(0)
 _NEVER = 1 << 62
 
@@ -124,6 +127,10 @@ class History(Protocol):
 
     def last_timestamp_us(self) -> int | None:
         """Return the time of the newest trade in the log; None where there is none."""
+        ...
+
+    def whole_from_us(self) -> int:
+        """Return the time from which on the log has every trade that was ever in it; the earlier ones were deleted."""
         ...
 
     def tail(self, from_us: int) -> Iterable[Ticks]:
@@ -265,7 +272,7 @@ class Aggregator:
         self.started_us = started_us
         self.keep_us = keep_us
         self.too_late = 0
-        """Trades that came after their minute had left memory, without a history to fold it again from."""
+        """Trades that came after their minute had left memory, without a history that still has all of it."""
         self._ids_ordered = ids_ordered
         self._history = history
         self._now_us = -_NEVER
@@ -277,14 +284,26 @@ class Aggregator:
         self._next_due_us = _NEVER
         self._changed = False
 
-    def fold(self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal]) -> None:
-        """Take in trades that were just written, with their ``seq`` and exact quote volumes, position by position."""
+    def fold(
+        self,
+        trades: Sequence[Trade],
+        seqs: Sequence[int],
+        quotes: Sequence[Decimal],
+        numbers: Numbers | None = None,
+    ) -> None:
+        """Take in trades that were just written, with their ``seq`` and exact quote volumes, position by position.
+
+        Args:
+            numbers: the trades' prices and volumes as numbers, where they are at hand: making them again costs as much
+                as all else here.
+        """
         if not trades:
             return
         if self.started_us is None:
             self.started_us = trades[0].timestamp_us
+        numbers = _numbers_of(trades) if numbers is None else numbers
         with localcontext(EXACT):
-            for bucket in self._by_minute(trades, seqs, quotes):
+            for bucket in self._by_minute(trades, seqs, quotes, numbers):
                 self._merge(bucket)
 
     def close_due(self, exchange_now_us: int, gaps: GapTest) -> list[Candle]:
@@ -356,10 +375,12 @@ class Aggregator:
         closed_until = max((c.timestamp_us + INTERVALS[c.interval] for c in lines if c.is_closed), default=recent)
         self._now_us = max(last, closed_until + self.grace_us)
         self._forgotten_until_us = recent
+        whole_from_us = history.whole_from_us()
         with localcontext(EXACT):
             for ticks in history.tail(recent):
-                for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
-                    self._merge(bucket)
+                for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes, _numbers_of(ticks.trades)):
+                    if bucket.start >= whole_from_us:
+                        self._merge(bucket)
             for start, bucket in self._minutes.items():
                 self._know(bucket, rows.get(("1m", start)))
             self._refold(rows, {recent, *self._minutes})
@@ -388,13 +409,16 @@ class Aggregator:
 
     # how trades become buckets
 
-    def _by_minute(self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal]) -> Iterator[_Bucket]:
+    def _by_minute(
+        self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal], numbers: Numbers
+    ) -> Iterator[_Bucket]:
         """Sum up trades per minute; most batches are of one minute, and then grouping costs nothing per trade."""
         times = [trade.timestamp_us for trade in trades]
         start = min(times) // MINUTE_US * MINUTE_US
         if max(times) < start + MINUTE_US:
-            yield self._sum_up(start, trades, times, seqs, quotes)
+            yield self._sum_up(start, trades, times, seqs, quotes, numbers)
             return
+        prices, volumes = numbers
         positions: dict[int, list[int]] = {}
         for position, time in enumerate(times):
             positions.setdefault(time - time % MINUTE_US, []).append(position)
@@ -405,22 +429,30 @@ class Aggregator:
                 [times[i] for i in chosen],
                 [seqs[i] for i in chosen],
                 [quotes[i] for i in chosen],
+                ([prices[i] for i in chosen], [volumes[i] for i in chosen]),
             )
 
     def _sum_up(
-        self, start: int, trades: Sequence[Trade], times: list[int], seqs: Sequence[int], quotes: Sequence[Decimal]
+        self,
+        start: int,
+        trades: Sequence[Trade],
+        times: list[int],
+        seqs: Sequence[int],
+        quotes: Sequence[Decimal],
+        numbers: Numbers,
     ) -> _Bucket:
         bucket = _Bucket(start)
-        volumes = [Decimal(trade.volume) for trade in trades]
+        prices, volumes = numbers
         bucket.volume = sum(volumes, _ZERO)
         sides: list[str] = [trade.side for trade in trades]
         bucket.buy = sum([v for v, side in zip(volumes, sides, strict=True) if side == "buy"], _ZERO)
         bucket.sided = sides.count("buy") + sides.count("sell") == len(sides)
         bucket.quote = sum(quotes, _ZERO)
         bucket.count = _count_raw(trades)
-        prices = [(Decimal(price), price) for price in {trade.price for trade in trades}]
-        bucket.high = max(prices)
-        bucket.low = min(prices)
+        texts = dict(zip([trade.price for trade in trades], prices, strict=True))
+        high, low = max(texts.values()), min(texts.values())
+        bucket.high = high, max([text for text, price in texts.items() if price == high])
+        bucket.low = low, min([text for text, price in texts.items() if price == low])
         bucket.first = self._end(min, trades, times, seqs)
         bucket.last = self._end(max, trades, times, seqs)
         if "rest" in {trade.source for trade in trades}:
@@ -565,13 +597,16 @@ class Aggregator:
         """Read the stale minutes again from the log, and fold again what stands above them."""
         if not self._stale or self._history is None:
             return
-        stale, self._stale = self._stale, set()
+        whole_from_us = self._history.whole_from_us()
+        stale, self._stale = {start for start in self._stale if start >= whole_from_us}, set()
+        if not stale:
+            return
         day_us = INTERVALS["1d"]
         first = min(stale)
         rows = {candle.key: candle for candle in self._history.candles(first - first % day_us)}
         found: dict[int, _Bucket] = {}
         for ticks in self._history.tail(first):
-            for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
+            for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes, _numbers_of(ticks.trades)):
                 if bucket.start in stale:
                     found.setdefault(bucket.start, _Bucket(bucket.start)).add(bucket)
         for start, bucket in found.items():
@@ -625,9 +660,16 @@ def _last_written_minutes(lines: Sequence[Candle]) -> list[int]:
 def _count_raw(trades: Sequence[Trade]) -> int:
     """Count the exchange's own trades: an aggregated one stands for all from ``first_raw_id`` to ``last_raw_id``."""
     firsts = [trade.first_raw_id for trade in trades]
-    if firsts.count(None) == len(firsts):
-        return len(firsts)
+    lasts = [trade.last_raw_id for trade in trades]
+    unknown = firsts.count(None)
+    if unknown == len(firsts):
+        return unknown
+    if not unknown and None not in lasts:
+        return sum(lasts) - sum(firsts) + len(firsts)  # type: ignore[arg-type]  # there is no None in them
     return sum(
-        1 if trade.first_raw_id is None or trade.last_raw_id is None else trade.last_raw_id - trade.first_raw_id + 1
-        for trade in trades
+        1 if first is None or last is None else last - first + 1 for first, last in zip(firsts, lasts, strict=True)
     )
+
+
+def _numbers_of(trades: Sequence[Trade]) -> Numbers:
+    return list(map(Decimal, [t.price for t in trades])), list(map(Decimal, [t.volume for t in trades]))

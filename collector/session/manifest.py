@@ -6,7 +6,9 @@ finished and means nothing. It holds no secret.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import msgspec
 
 from collector.config import Config
 from collector.errors import CollectorError, LogError, ManifestError
+from collector.storage.csv_log import Released
 from collector.storage.files import Files
 
 MANIFEST_FILE = "session.json"
@@ -38,8 +41,9 @@ class StateChange(msgspec.Struct, frozen=True):
 class FileRecord(msgspec.Struct):
     """One stream's file of one symbol. ``path`` is relative to the session's directory.
 
-    ``next_seq`` is above every number that was ever used in it. ``hashes`` holds the SHA-256 of each of its segments,
-    by name, once the session has ended.
+    ``next_seq`` is above every number that was ever used in it. ``hashes`` holds the SHA-256 of what each of its
+    segments holds uncompressed, by the name of the uncompressed one, once the session has ended. ``released`` says
+    which rows only QuestDB has any more.
     """
 
     stream: str
@@ -51,6 +55,13 @@ class FileRecord(msgspec.Struct):
     first_id: str = ""
     last_id: str = ""
     hashes: dict[str, str] = {}
+    released: Released | None = None
+
+    def release(self, last_seq: int, rows: int, from_us: int, to_us: int) -> None:
+        """Take note that the next rows are deleted: to be saved before that is done."""
+        before = self.released or Released(from_us=from_us, to_us=to_us)
+        self.released = Released(last_seq, before.rows + rows, min(before.from_us, from_us), max(before.to_us, to_us))
+        self.hashes = {name: value for name, value in self.hashes.items() if not _holds_only(name, last_seq)}
 
 
 class Manifest(msgspec.Struct):
@@ -167,13 +178,19 @@ def find_sessions(data_dir: Path) -> tuple[list[Manifest], list[CollectorError]]
     return sorted(manifests, key=lambda manifest: manifest.created_us), errors
 
 
+def _holds_only(name: str, last_seq: int) -> bool:
+    """Say whether a closed segment of this name began at or before a ``seq`` that is its last, or later."""
+    first_seq = name.removesuffix(".csv").rpartition(".")[2]
+    return first_seq.isdigit() and int(first_seq) <= last_seq
+
+
 def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal; raise LogError where it cannot be read."""
+    """Return what a segment holds uncompressed as a SHA-256 in hexadecimal; raise LogError where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise LogError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise LogError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def public_config(config: Config) -> dict[str, Any]:

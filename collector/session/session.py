@@ -45,9 +45,12 @@ from collector.session.manifest import (
 )
 from collector.session.names import check_session_id, new_session_id, session_directory
 from collector.session.resume import SETTLED_US, TAIL_US, position, read_tail, without
+from collector.session.rotation import RotationRule
+from collector.session.segment_keeper import Held, SegmentKeeper, apply_release
 from collector.session.states import FINAL, RUNNING, State, close_interrupted, mark_interrupted, next_state
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
+from collector.storage.survey import Span
 from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
 
 __all__ = [
@@ -128,6 +131,8 @@ class Session:
         candles: makes a symbol's aggregator; None for none.
         exchange_time: the exchange's clock, for this session alone.
         numbered_trades: trade ids count up by one in the file, so that a jump is a hole.
+        keeper_thread: one thread for what takes seconds (compressing, reading closed files); without it both are left.
+        held: says of which rows QuestDB has for certain; None where nothing may ever be deleted.
         known_seq: the highest ``seq`` of a stream and symbol that cursor or database know; 0 where none does.
         on_commit: is told what became durable, in the event loop's thread.
         on_status: is told at every change of state and every heartbeat; must not block.
@@ -146,6 +151,8 @@ class Session:
         exchange_time: ExchangeTime,
         candles: CandleFactory | None = None,
         numbered_trades: bool = True,
+        keeper_thread: Executor | None = None,
+        held: Held | None = None,
         known_seq: Callable[[Stream, str | None], int] = lambda _stream, _symbol: 0,
         on_commit: Callable[[Sequence[Commit]], None] = lambda _commits: None,
         on_status: Callable[[SessionStatus], None] = lambda _status: None,
@@ -169,6 +176,7 @@ class Session:
         self._resumed = manifest.state == "interrupted"
         self._streams: dict[tuple[str, str], StreamFile] = {}
         self._points: dict[str, ResumePoint] = {}
+        self._keeper = self._make_keeper(keeper_thread, held) if keeper_thread is not None else None
         self._flusher: Flusher | None = None
         self._feed: SessionFeed | None = None
         self._end = asyncio.Event()
@@ -220,6 +228,7 @@ class Session:
             on_commit=self._on_commit,
             on_health=self._take_health,
             interrupted=self._interrupted_streams,
+            rotation=RotationRule.from_config(self._config.csv),
         )
         if self._resumed:
             self._expect_resumption(self._flusher)
@@ -273,7 +282,8 @@ class Session:
             record.next_seq - 1 if record is not None else 0,
             self.ledger.highest_lost_seq(symbol or "", stream.name),
         )
-        file = self.csv.open(stream, symbol, known_seq=known)
+        released = record.released if record is not None else None
+        file = self.csv.open(stream, symbol, known_seq=known, released=released)
         self._streams[stream.name, symbol or ""] = file
         for first, last in file.lost:
             self._enter_loss(file, first, last)
@@ -361,6 +371,7 @@ class Session:
                 tasks.create_task(self._await_end_of_feed(feed))
                 tasks.create_task(self._await_duration())
                 tasks.create_task(self._beat())
+                tasks.create_task(self._keep_segments())
                 await self._end.wait()
                 self._enter("stopping", self._failure or self._stop_reason)
                 await self._stop_feed(feed, collecting)
@@ -432,6 +443,43 @@ class Session:
                 await self._try_to_save_manifest()
                 self._tell()
 
+    def _make_keeper(self, thread: Executor, held: Held | None) -> SegmentKeeper | None:
+        keeper = SegmentKeeper(
+            self.manifest.session_id,
+            self.directory,
+            config=self._config.csv,
+            files=self._storage,
+            clock=self._clock,
+            log=self._log,
+            thread=thread,
+            held=held,
+            note=self._note_release,
+        )
+        return None if keeper.idle else keeper
+
+    async def _keep_segments(self) -> None:
+        """Compress closed segments, and delete those that may go, at every interval until the session ends."""
+        while self._keeper is not None and not self._end.is_set():
+            try:
+                async with asyncio.timeout(self._config.csv.upkeep_interval_s):
+                    await self._end.wait()
+            except TimeoutError:
+                keeper = self._keeper
+                await self._guarded_upkeep(lambda keeper=keeper: keeper.tend(self.manifest, ended=False))  # type: ignore[misc]
+
+    async def _guarded_upkeep(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with old segments, collecting goes on)
+            self._log.error("data_collection.upkeep_failed", reason=repr(error), exc_info=error)
+
+    async def _note_release(self, spans: Sequence[Span]) -> None:
+        def note() -> None:
+            apply_release(self.manifest, spans)
+            self._save_in_log_thread()
+
+        await self._in_log_thread(note)
+
     async def _stop_feed(self, feed: SessionFeed, collecting: asyncio.Task[None]) -> None:
         """Have the feed pass on what it has; one that does not end in time is cut off."""
         try:
@@ -455,7 +503,11 @@ class Session:
         else:
             self._enter("completed", self._stop_reason)
         await self._try_to_save_manifest()
-        # The state is safe by now: hashing a long session's files takes a while.
+        # The state is safe by now: compressing and hashing a long session's files takes a while.
+        if not self._config.csv.enabled and not self._failure:
+            await self._in_log_thread(flusher.rotate_all)
+        if self._keeper is not None and self._config.csv.compress:
+            await self._keeper.compress(self.manifest)
         try:
             await self._in_log_thread(self._hash_files)
         except LogError as error:
@@ -570,6 +622,7 @@ class Session:
         record = FileRecord(file.stream.name, file.symbol, str(file.path.relative_to(self.directory)))
         record.rows, record.bytes, record.next_seq = file.rows, file.size, file.next_seq
         record.hashes = known.hashes if known is not None else {}
+        record.released = known.released if known is not None else None
         column = _ID_COLUMNS.get(file.stream.name)
         if column is not None and file.last_row:
             record.last_id = file.last_row.split(",")[column]
@@ -586,7 +639,8 @@ class Session:
             names = [name for _, name in closed_segments(self._storage.names(folder), file.stream)]
             record = self.manifest.record(file.stream.name, file.symbol)
             if record is not None:
-                record.hashes = {name: hash_file(folder / name) for name in [*names, file.path.name]}
+                names.append(file.path.name)
+                record.hashes = {name.removesuffix(".gz"): hash_file(folder / name) for name in names}
 
     async def _in_log_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -19,9 +19,10 @@ from collector.storage.batches import Batch, Lane, Slice, smallest_first
 from collector.storage.delivery import EventLog, ReplicatorStatus, State
 from collector.storage.ilp import Refused
 from collector.storage.inspector import Inspector, RepairTables
-from collector.storage.outbox import Outbox
+from collector.storage.outbox import LaneKey, Outbox, OutboxSession
 from collector.storage.questdb import Acknowledged, Outcome, Rejected, Transport
 from collector.storage.segments import LogDamaged
+from collector.storage.survey import Span, spans_held
 from collector.streams import STREAMS, Stream
 
 _MIN_BATCH_ROWS = 64  # a batch with a refused row, or a slow one, makes the next ones smaller, down to this
@@ -149,6 +150,31 @@ class Courier:
             self._inspect()
         except (DatabaseUnavailable, DatabaseMisconfigured) as error:
             self._log.debug("replicator.last_look_failed", reason=error.message)
+
+    def held(self, session_id: str, spans: Sequence[Span]) -> set[LaneKey]:
+        """Return whose spans QuestDB has for certain: verified, and every row shown by its table now, or refused."""
+        session = self.outbox.sessions.get(session_id)
+        if session is None or not self._connected:
+            return set()
+        found: set[LaneKey] = set()
+        try:
+            for stream in {span.stream.name: span.stream for span in spans}.values():
+                asked = [span for span in spans if span.stream is stream and self._is_verified(session, span)]
+                if stream.table in self._inspector.faults or not asked:
+                    continue
+                for span, rows in zip(asked, spans_held(self._transport, session_id, asked), strict=True):
+                    refused = session.rejected.count_between(stream.name, span.symbol, span.first_seq, span.last_seq)
+                    if rows + refused >= span.rows:
+                        found.add((stream.name, span.symbol))
+        except (DatabaseUnavailable, DatabaseMisconfigured, OSError) as error:
+            self._log.debug("replicator.spans_not_asked", session_id=session_id, reason=str(error))
+            self._connected = not isinstance(error, DatabaseUnavailable)
+        return found
+
+    @staticmethod
+    def _is_verified(session: OutboxSession, span: Span) -> bool:
+        lane = session.lanes.get((span.stream.name, span.symbol))
+        return lane is not None and lane.verified.seq >= span.last_seq
 
     def fail(self, error: CollectorError) -> None:
         """Take note that a turn ended in a way that nobody expected; go on after a while."""

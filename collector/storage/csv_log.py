@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+import msgspec
+
 from collector.errors import LogError, UsageError
 from collector.storage.files import NOT_REACHED_DISK, Files
 from collector.storage.packing import SUFFIX, SegmentChanged, read_compressed, read_summary
@@ -165,12 +167,16 @@ class _Scan:
     last_row: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """Rows that were deleted on purpose, from the first ones on: up to which ``seq``, and how many they were."""
+class Released(msgspec.Struct, frozen=True):
+    """Rows that were deleted from the CSV because QuestDB has them for certain: all up to a ``seq``.
+
+    ``from_us`` and ``to_us`` are the least and the greatest exchange time among them, in microseconds.
+    """
 
     last_seq: int = 0
     rows: int = 0
+    from_us: int = 0
+    to_us: int = 0
 
 
 class CsvLog:
@@ -199,14 +205,14 @@ class CsvLog:
         symbol: str | None = None,
         *,
         known_seq: int = 0,
-        gone: Gone = Gone(),
+        released: Released | None = None,
     ) -> StreamFile:
         """Open a file, created with its header or recovered: torn lines cut, rows counted, numbers learnt.
 
         Args:
             known_seq: the highest ``seq`` that anyone else knows of (manifest, cursor, database); numbers up to it that
                 are not in the file are ``lost``, and are not used again.
-            gone: what was deleted on purpose; segments of it that are still there are deleted now.
+            released: what was deleted on purpose; a segment of it that is still there is deleted now.
 
         Raises:
             LogError: the file cannot be opened, or is damaged beyond what a crash can do.
@@ -218,17 +224,17 @@ class CsvLog:
         with _translated(file.path, "opened"):
             if not self._files.names(folder):
                 self._files.make_folder(folder)
-            self._recover(file, gone)
+            self._recover(file, released or Released())
             self._skip_to(file, known_seq)
         self.streams[stream.name, symbol] = file
         return file
 
-    def _recover(self, file: StreamFile, gone: Gone) -> None:
+    def _recover(self, file: StreamFile, released: Released) -> None:
         segments = closed_segments(self._files.names(file.path.parent), file.stream)
         scan = self._open_live(file)
-        file.rows, file.next_seq = gone.rows, gone.last_seq + 1
+        file.rows, file.next_seq = released.rows, released.last_seq + 1
         if segments:
-            self._learn_closed(file, segments, scan.first_seq, gone.last_seq)
+            self._learn_closed(file, segments, scan.first_seq, released.last_seq)
         if scan.rows:
             file.first_row = scan.first_row
             if scan.first_seq > file.next_seq:
@@ -264,15 +270,15 @@ class CsvLog:
         return scan
 
     def _learn_closed(
-        self, file: StreamFile, segments: Sequence[tuple[int, str]], live_first_seq: int, gone_seq: int
+        self, file: StreamFile, segments: Sequence[tuple[int, str]], live_first_seq: int, released_seq: int
     ) -> None:
-        """Take rows and numbers from the closed segments, and delete those that are gone on purpose."""
+        """Take rows and numbers from the closed segments, and delete those that were released."""
         ends = [*(first for first, _ in segments[1:]), live_first_seq]
-        previous_last = gone_seq
+        previous_last = released_seq
         for (first, name), end in zip(segments, ends, strict=True):
             path = file.path.with_name(name)
             scan = self._scan_compressed(path, file) if name.endswith(SUFFIX) else self._scan_closed(path, file, end)
-            if scan.last_seq <= gone_seq and first <= gone_seq:
+            if scan.last_seq <= released_seq and first <= released_seq:
                 self._files.remove(path)
                 continue
             if first > previous_last + 1:

@@ -58,6 +58,16 @@ class RejectedRows:
             self._known = self._load()
         return len(self._known)
 
+    def count_between(self, stream: str, symbol: str | None, first_seq: int, last_seq: int) -> int:
+        """Return how many rows of a stream are in the file, of those with these numbers. Raises OSError."""
+        if self._known is None:
+            self._known = self._load()
+        numbers = {
+            int(seq) for of_stream, of_symbol, seq, _ in self._known
+            if of_stream == stream and of_symbol == (symbol or "") and seq.isdecimal()
+        }  # fmt: skip
+        return sum(first_seq <= number <= last_seq for number in numbers)
+
     def _append(self, rows: Iterable[RejectedRow]) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -7,6 +7,7 @@ thread in the order in which it was posted, so nothing in the thread is shared.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from collector.storage.files import Files
 from collector.storage.inspector import RepairTables
 from collector.storage.outbox import LaneKey, Outbox
 from collector.storage.questdb import HttpTransport, Transport
+from collector.storage.survey import Span
 from collector.streams import STREAMS, Stream
 
 __all__ = ["Replicator", "ReplicatorStatus", "SessionDelivery", "State"]
@@ -179,6 +181,27 @@ class Replicator:
             return False
         finally:
             self._post(lambda: self._forget(waiter))
+
+    async def held(self, session_id: str, spans: Sequence[Span], timeout_s: float = 30) -> set[LaneKey]:
+        """Return, by stream and symbol, whose spans QuestDB has for certain; none where that cannot be asked now."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[set[LaneKey]] = loop.create_future()
+
+        def settle(found: set[LaneKey]) -> None:
+            if not future.done():
+                future.set_result(found)
+
+        def answer() -> None:
+            found = self._courier.held(session_id, spans)
+            with contextlib.suppress(RuntimeError):  # its event loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(settle, found)
+
+        self._post(answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            return set()
 
     def _post(self, action: Callable[[], None]) -> None:
         with self._wake:

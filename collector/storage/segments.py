@@ -175,6 +175,8 @@ class StreamReader:
             return segment, position
         moved = self.locate(position.seq + 1)  # its segment was deleted, or joined with another
         if moved.segment is None:
+            if self.durable.last_seq <= position.seq:
+                return None, position  # all of it was deleted once it was delivered
             raise LogDamaged(f"{self.path.name} has no rows left")
         return self._segment_of(moved.segment, closed), moved
 

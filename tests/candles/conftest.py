@@ -40,6 +40,9 @@ class MemoryHistory:
         self.rows: list[Row] = []
         self.lines: list[Candle] = []
 
+    def whole_from_us(self) -> int:
+        return 0
+
     def first_timestamp_us(self) -> int | None:
         return self.rows[0][1].timestamp_us if self.rows else None
 
