@@ -37,13 +37,15 @@ def read_tail(rows: Iterable[Sequence[str]], *, settled_before_us: int, known: S
     """
     received = position(PRICES, "received_at")
     trade_id = position(PRICES, "trade_id")
+    rows = list(rows)
+    first_id = {int(row[trade_id]): _first_id(row) for row in rows if row[trade_id].isdecimal()}
     seen = sorted(
         (int(row[trade_id]), int(row[0]), int(row[received] or 0)) for row in rows if row[trade_id].isdecimal()
     )
     holes = [
-        (before + 1, after - 1, from_us, to_us)
+        (before + 1, first_id[after] - 1, from_us, to_us)
         for (before, from_us, _), (after, to_us, at_us) in pairwise(seen)
-        if after > before + 1 and at_us >= settled_before_us
+        if first_id[after] > before + 1 and at_us >= settled_before_us
     ]
     arrived = [
         (number, at_us)
@@ -51,6 +53,12 @@ def read_tail(rows: Iterable[Sequence[str]], *, settled_before_us: int, known: S
         for number, at_us, _ in seen[bisect_left(seen, (first,)) : bisect_left(seen, (last + 1,))]
     ]
     return Tail(seen[-1][0] if seen else None, holes, arrived)
+
+
+def _first_id(row: Sequence[str]) -> int:
+    """Return the first id that a row covers: an aggregated trade with its last raw trade's id covers those before."""
+    trade_id, first, last = (row[position(PRICES, name)] for name in ("trade_id", "first_raw_id", "last_raw_id"))
+    return int(first) if last == trade_id and first.isdecimal() else int(trade_id)
 
 
 def without(first: int, last: int, known: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

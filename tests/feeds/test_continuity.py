@@ -39,6 +39,90 @@ def holes(gaps: list[Gap]) -> list[tuple[int | None, int | None]]:
     return [(gap.from_id, gap.to_id) for gap in gaps]
 
 
+def past(judge: TradeContinuity, *ids: int | str) -> list[int | str]:
+    return [trade_id for trade_id in ids if judge.accept_past(trade(trade_id))]
+
+
+class TestPast:
+    """Trades that the exchange repeats from before the subscription."""
+
+    def test_fresh(self) -> None:
+        """They are not recorded, and the next one must follow them."""
+        judge = contiguous()
+        assert past(judge, 3, 4, 5) == []
+        assert accepted(judge, 6, 7) == [6, 7]
+        assert judge.close() == []
+        judge = contiguous()
+        assert past(judge, 5) == []
+        assert accepted(judge, 8) == [8]
+        assert holes(judge.close()) == [(6, 7)]
+
+    def test_fill(self) -> None:
+        """After a lost connection, a restart or in a known hole, those that are missing are new."""
+        judge = contiguous()
+        accepted(judge, 5, 6)
+        judge.interrupted("disconnect")
+        assert past(judge, 5, 6, 8, 9) == [8, 9]
+        assert accepted(judge, 10) == [10]
+        assert [(gap.cause, gap.from_id, gap.to_id) for gap in judge.close()] == [("disconnect", 7, 7)]
+        assert past(contiguous(4), 4, 5, 6) == [5, 6]
+        assert past(contiguous(9, holes=[(3, 4)]), 3, 5) == [3]
+
+    def test_nothing_but_past(self) -> None:
+        """Where a connection is lost before the first trade, what was missed since is known all the same."""
+        judge = contiguous()
+        assert past(judge, 5) == []
+        judge.interrupted("disconnect")
+        assert past(judge, 5, 6) == [6]
+
+    def test_unnumbered(self) -> None:
+        """One that was seen shows that nothing is missing; otherwise what lies between is a gap."""
+        judge = TradeContinuity("BTC_USDT", contiguous=False)
+        assert past(judge, "1", "2") == []
+        assert accepted(judge, "2", "3") == ["3"]
+        judge.interrupted("disconnect")
+        assert past(judge, "2", "3", "4") == ["4"]
+        assert judge.due(0) == []
+        judge.interrupted("disconnect")
+        assert past(judge, "7", "8") == ["7", "8"]
+        assert [(gap.cause, gap.from_us, gap.to_us) for gap in judge.due(0)] == [("disconnect", 4000, 7000)]
+
+    def test_unnumbered_restart(self) -> None:
+        """After a restart only times are known: what is later than the last row is new."""
+        judge = TradeContinuity("BTC_USDT", contiguous=False, last_us=5000)
+        assert past(judge, "4", "5", "6") == ["6"]
+
+
+class TestAggregated:
+    """A trade that has the id of the last raw one it stands for."""
+
+    def one(self, first: int, last: int) -> Trade:
+        made = trade(last)
+        made.first_raw_id, made.last_raw_id = first, last
+        return made
+
+    def test_covers(self) -> None:
+        """It covers the ids before its own; only what none covers is missing."""
+        judge = contiguous()
+        assert all(judge.accept(self.one(*ids)) for ids in ((5, 5), (6, 8), (9, 9), (12, 14)))
+        assert holes(judge.close()) == [(10, 11)]
+
+    def test_late(self) -> None:
+        """One that comes late fills the hole whole."""
+        judge = contiguous()
+        assert all(judge.accept(self.one(*ids)) for ids in ((5, 5), (9, 9), (6, 8)))
+        assert judge.close() == []
+
+    def test_other_numbers(self) -> None:
+        """Where aggregated trades have numbers of their own, the raw ones mean nothing here."""
+        judge = contiguous()
+        first, second = self.one(100, 105), self.one(106, 109)
+        first.trade_id, second.trade_id = 7, 8
+        assert judge.accept(first)
+        assert judge.accept(second)
+        assert judge.close() == []
+
+
 class TestContiguous:
     def test_in_order(self) -> None:
         """Trades in order are all new, and nothing is missing."""

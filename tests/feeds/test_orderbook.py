@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.events import BookDelta, BookSnapshot, BookTop, Gap, Level
-from collector.exchanges.base import Listing
+from collector.exchanges.base import Checksum, Listing
 from collector.exchanges.binance import SpotBookRule
 from collector.exchanges.binance_futures import FuturesBookRule
 from collector.exchanges.registry import create_exchange
@@ -97,6 +97,21 @@ class TestBookSide:
         side.put([("1", zero), ("7", zero)])
         assert side.top(3) == [("2", "0.00000001")]
         assert len(side) == 1
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_keep_best(self, sign: int) -> None:
+        """Only the best levels are kept, near or far, and the order stays."""
+        side = BookSide(sign)
+        side.load([(str(price), "1") for price in range(1, 400)])
+        side.top(3)
+        side.keep_best(300)
+        assert len(side) == 300
+        side.keep_best(5)
+        best = [399, 398, 397, 396, 395] if sign > 0 else [1, 2, 3, 4, 5]
+        assert [int(price) for price, _ in side.top(9)] == best
+        side.put([("500" if sign > 0 else "0.5", "1")])
+        side.keep_best(5)
+        assert [price for price, _ in side.top(9)][1:] == [str(price) for price in best[:4]]
 
     def test_empty(self) -> None:
         """A side without levels has no best one."""
@@ -333,6 +348,89 @@ class TestSync:
         assert (sync.needs_snapshot, sync.waiting) == (True, 2)
         feed(sync, snapshot(13))
         assert (sync.needs_snapshot, sync.applied) == (False, 2)
+
+
+def pushed(
+    last: int, bids: Sequence[Level] = (("9", "1"),), *, us: int | None = None, checksum: int | None = None
+) -> BookSnapshot:
+    time_us = last * BUCKET if us is None else us
+    return BookSnapshot(SYMBOL, time_us, last, list(bids), [("11", "1")], last, checksum)
+
+
+class TestPushed:
+    """Snapshots that come on the stream itself."""
+
+    def test_start(self) -> None:
+        """With a time, a snapshot is a row; changes follow it."""
+        sync = spot()
+        out = sync.on_pushed_snapshot(pushed(5)) + feed(sync, delta(6, 6, [("10", "1")])) + sync.finish()
+        assert best_bids(out) == [(5, "9"), (6, "10")]
+        assert not sync.needs_snapshot
+
+    def test_without_a_time(self) -> None:
+        """Without one, the first change gives the row its time."""
+        sync = spot()
+        out = sync.on_pushed_snapshot(pushed(5, us=0)) + feed(sync, delta(6, 6, [("8", "1")])) + sync.finish()
+        assert [(row.timestamp_us, row.update_id) for row in out if isinstance(row, BookTop)] == [(6 * BUCKET, 6)]
+
+    def test_what_came_before_is_in_it(self) -> None:
+        """Changes that waited for it are forgotten, whatever their ids."""
+        sync = spot()
+        feed(sync, delta(3, 4), delta(7, 8))
+        assert best_bids(sync.on_pushed_snapshot(pushed(5)) + sync.finish()) == [(5, "9")]
+        assert sync.waiting == 0
+
+    def test_after_a_gap(self) -> None:
+        """It ends the gap, which has the ids between."""
+        sync = spot()
+        out = sync.on_pushed_snapshot(pushed(5)) + feed(sync, delta(6, 6), delta(9, 9))
+        assert sync.needs_snapshot
+        out += sync.on_pushed_snapshot(pushed(20))
+        [gap] = [row for row in out if isinstance(row, Gap)]
+        assert (gap.cause, gap.from_id, gap.to_id, gap.from_us, gap.to_us) == (
+            "sequence", 7, 19, 6 * BUCKET, 20 * BUCKET,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(("last", "gaps"), [(6, 0), (7, 0), (9, 1), (1, 1)])
+    def test_unasked(self, last: int, gaps: int) -> None:
+        """One that nobody asked for replaces the book; it is a gap unless its id is the last one or the next."""
+        sync = spot()
+        out = sync.on_pushed_snapshot(pushed(5)) + feed(sync, delta(6, 6, [("10", "1")]))
+        out += sync.on_pushed_snapshot(pushed(last, [("8", "1")], us=20 * BUCKET)) + sync.finish()
+        assert best_bids(out)[-1] == (last, "8")
+        assert sum(isinstance(row, Gap) for row in out) == gaps
+
+    def test_unnumbered(self) -> None:
+        """Where nothing is numbered, one snapshot follows the other, and only a reason makes a gap, without ids."""
+        sync = spot(numbered=False)
+        out = [row for last in (5, 9, 13) for row in sync.on_pushed_snapshot(pushed(last, [(str(last), "1")]))]
+        assert best_bids(out) == [(5, "5"), (9, "9")]
+        sync.on_disconnect()
+        out = sync.on_pushed_snapshot(pushed(20))
+        assert [(gap.from_id, gap.to_id, gap.to_us) for gap in out if isinstance(gap, Gap)] == [
+            (None, None, 20 * BUCKET)
+        ]
+
+    def test_checksum(self) -> None:
+        """A book that is not the exchange's is dropped, back to the last row; so is a snapshot."""
+        rule = Checksum(2, lambda bids, asks: len(bids) * 10 + len(asks))
+        sync = spot(checksum=rule)
+        wrong = delta(7, 7, [("8", "1"), ("7", "1")])
+        wrong.checksum = 11
+        out = sync.on_pushed_snapshot(pushed(5, checksum=11)) + feed(sync, delta(6, 6, [("10", "1")]), wrong)
+        assert best_bids(out) == [(5, "9"), (6, "10")]
+        assert sync.needs_snapshot
+        assert sync.on_pushed_snapshot(pushed(8, checksum=99)) == []
+        assert sync.needs_snapshot
+        [gap] = [row for row in sync.on_pushed_snapshot(pushed(9, checksum=11)) if isinstance(row, Gap)]
+        assert (gap.cause, gap.from_id, gap.to_id) == ("checksum", 7, 8)
+
+    def test_depth(self) -> None:
+        """Levels behind the depth that a snapshot tells are forgotten."""
+        sync = spot()
+        sync.on_pushed_snapshot(BookSnapshot(SYMBOL, 1, 5, [("9", "1"), ("8", "1")], [], 0, None, 2))
+        feed(sync, delta(6, 6, [("10", "1")]), delta(7, 7, [("10", "0")]))
+        assert sync.book.top(5) == ([("9", "1")], [])
 
 
 class TestResume:

@@ -13,6 +13,7 @@ from collector.clock import ManualClock
 from collector.errors import ConfigError, ConnectionLost, ExchangeRefused, MessageError
 from collector.exchanges.base import Request
 from collector.exchanges.binance import Binance
+from collector.exchanges.okx import Okx
 from collector.feeds.rest import Rest, fetch_listing
 
 
@@ -265,5 +266,22 @@ def test_a_listing_is_fetched_and_read(bench: Any, run: Any) -> None:
             server.rest = lambda _: (200, {}, b"<html>")
             with pytest.raises(MessageError):
                 await fetch_listing(Binance(), client)
+
+    run(scenario())
+
+
+def test_a_listing_of_several_pages_is_one(bench: Any, run: Any) -> None:
+    """Each page is asked for in turn, and an instrument that is named twice is one."""
+
+    async def scenario() -> None:
+        async with bench.serving(_unused) as server, rest(server.rest_url, max_bytes=10_000) as client:
+            exchange = Okx()
+            body = exchange.write_listing(["BTC_USDT", "BTC_USDT-SWAP"]) or b""
+            server.rest = lambda _: (200, {}, body)
+            assert [listing.symbol for listing in await fetch_listing(exchange, client)] == [
+                "BTC_USDT",
+                "BTC_USDT-SWAP",
+            ]
+            assert [path.partition("instType=")[2] for path in server.requests] == ["SPOT", "SWAP", "FUTURES"]
 
     run(scenario())

@@ -34,6 +34,15 @@ def test_trades_that_came_though_they_were_called_missing_are_found() -> None:
     assert tail == (8, [], [(3, 109), (5, 119)])
 
 
+def test_an_aggregated_trade_covers_its_raw_ones() -> None:
+    """Where it has the id of the last of them, nothing is missing before it but what none covers."""
+    aggregated = row(9)
+    names = [column.name for column in PRICES.columns]
+    aggregated[names.index("first_raw_id")], aggregated[names.index("last_raw_id")] = "7", "9"
+    assert read_tail([row(5), aggregated], settled_before_us=0).holes == [(6, 6, 99, 99)]
+    assert read_tail([row(6), aggregated], settled_before_us=0).holes == []
+
+
 def test_ids_that_are_no_numbers_bound_nothing() -> None:
     """Nor do no rows."""
     assert read_tail([row("abc")], settled_before_us=0) == (None, [], [])

@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from collector.errors import RecordingError, UnknownName, UsageError
+from collector.exchanges.hyperliquid import Hyperliquid
 from collector.feeds.recording import answer_payload, format_line
 from collector.sim import dialect
 from collector.sim.replay import END_OF_RECORDING, Options, Replay, parse_speed, serve_replay
@@ -598,3 +599,16 @@ def test_real_recordings_are_played(
 
     asyncio.run(main())
     assert {channel: received[channel] for channel in expected} == expected
+
+
+def test_instruments_are_listed_in_the_exchanges_own_words(play: Callable[..., None]) -> None:
+    """A recording without a list of instruments is given one; a request may have a body."""
+
+    async def act(stage: Scene) -> None:
+        for size in (15, 100_000):
+            reply = await stage.http.post("/info", content=b" " * size)
+            assert [listing.symbol for listing in Hyperliquid().parse_listing(reply.content)] == ["BTC_USDC"]
+
+    book = json.dumps({"channel": "l2Book", "data": {"coin": "BTC", "time": 1, "levels": [[], []]}})
+    line = format_line(1, 1, "<", book)
+    play(act, opened(path="/ws"), line, exchange="hyperliquid", symbols=["BTC_USDC"])
