@@ -14,8 +14,9 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "bybit": ("collector.exchanges.bybit", "Bybit"),
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
     "coinbase": ("collector.exchanges.coinbase", "Coinbase"),
-    "kraken": ("collector.exchanges.kraken", "Kraken"),
+    "coinbase_advanced": ("collector.exchanges.coinbase_advanced", "CoinbaseAdvanced"),
     "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
+    "kraken": ("collector.exchanges.kraken", "Kraken"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
 }
