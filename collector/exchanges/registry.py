@@ -15,6 +15,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
     "coinbase": ("collector.exchanges.coinbase", "Coinbase"),
     "coinbase_advanced": ("collector.exchanges.coinbase_advanced", "CoinbaseAdvanced"),
+    "gate": ("collector.exchanges.gate", "Gate"),
     "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
     "kraken": ("collector.exchanges.kraken", "Kraken"),
     "okx": ("collector.exchanges.okx", "Okx"),
