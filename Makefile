@@ -18,7 +18,7 @@ help:
 	@echo "make test     run the whole test suite, against a QuestDB of its own (ARGS=\"-k name\" for pytest)"
 	@echo "make bench    measure speed and memory"
 	@echo "make lint     check style       make types    check types       make layers   check imports"
-	@echo "make lock     lock the dependencies again (needs pip-tools)"
+	@echo "make lock     lock the dependencies again"
 
 run: $(RUN)
 	@$(BIN)/collector run $(ARGS)
@@ -60,11 +60,12 @@ $(DEV): requirements-dev.lock $(RUN)
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
 
+# One lock for every system and Python version; names no index, so that any can serve it.
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
 lock: $(DEV)
-	@$(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --no-header \
-		--no-emit-index-url --no-emit-trusted-host --extra build -o requirements.lock pyproject.toml
-	@$(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --no-header \
-		--no-emit-index-url --no-emit-trusted-host --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	@$(LOCK) --extra build -o requirements.lock pyproject.toml
+	@$(LOCK) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

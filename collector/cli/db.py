@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from collector.cli.output import EXIT_FAILED, EXIT_USAGE
 from collector.config import Config, QuestDB, load_config
 from collector.errors import CollectorError, ConfigError, UsageError
 from collector.storage.embedded import VERSION, EmbeddedServer, ServerStatus, resolve_settings
 
 if TYPE_CHECKING:
     from collector.storage.migrations import MigrationRunner
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 
 class Failure(click.ClickException):

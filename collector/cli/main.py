@@ -15,8 +15,6 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -39,6 +37,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "status": Entry("collector.cli.sessions:status", "Show what the daemon, or one session, is doing."),
         "sessions": Entry("collector.cli.sessions:sessions", "List the sessions."),
         "show": Entry("collector.cli.sessions:show", "Show all that is known of a session."),
+        "gaps": Entry("collector.cli.gaps:gaps", "List what is missing, and why."),
         "console": Entry("collector.cli.db:console", "Print QuestDB's address and credentials."),
     },
     "Prove": {

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from collector.cli.main import EXIT_FAILED, EXIT_USAGE
 from collector.errors import CollectorError, UsageError
 
+EXIT_FAILED = 1
+EXIT_USAGE = 2
 _PIPE_WIDTH = 400
 
 

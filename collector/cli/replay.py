@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from collector.cli.main import EXIT_FAILED
+from collector.cli.output import EXIT_FAILED
 from collector.cli.options import (
     DATA_TYPES,
     DURATION,

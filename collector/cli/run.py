@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collector.cli.main import EXIT_FAILED
+from collector.cli.output import EXIT_FAILED
 from collector.cli.options import EXCHANGE, SYMBOLS, config_option, data_dir_option
 from collector.errors import CollectorError, ConnectionLost, DaemonNotRunning, ExchangeRefused
 from collector.streams import DATA_TYPES

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from collector.cli.main import EXIT_FAILED
+from collector.cli.output import EXIT_FAILED
 from collector.cli.options import SESSION, data_dir_of, json_option, place_options
 from collector.errors import DaemonNotRunning
 

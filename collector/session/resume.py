@@ -76,4 +76,5 @@ def without(first: int, last: int, known: Sequence[tuple[int, int]]) -> list[tup
 
 
 def position(stream: Stream, column: str) -> int:
+    """Return where a column stands in a stream's rows."""
     return next(position for position, found in enumerate(stream.columns) if found.name == column)
