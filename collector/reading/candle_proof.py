@@ -34,6 +34,7 @@ class CandleProof:
         until_seqs: the last rows of ``prices`` and ``ohlcv`` to look at; None for all of them.
         ended: the session wrote its open candles, so that none may be missing.
         ids_ordered: as the aggregator takes it.
+        released_until_us: trades up to this exchange time may be in QuestDB only; 0 where all are in the CSV.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class CandleProof:
         until_seqs: tuple[int | None, int | None] = (None, None),
         ended: bool = True,
         ids_ordered: bool = True,
+        released_until_us: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self._directory = directory
@@ -51,6 +53,7 @@ class CandleProof:
         self._until_prices, self._until_candles = until_seqs
         self._ended = ended
         self._ids_ordered = ids_ordered
+        self._released_until_us = released_until_us
         self._progress = progress or (lambda *_: None)
         self._last_us = 0
         self.report = CandleReport(symbol=symbol)
@@ -113,6 +116,9 @@ class CandleProof:
         for key in sorted(written.keys() | remade.keys(), key=lambda key: (INTERVALS.get(key[0], 0), key[1])):
             interval, start = key
             candle, seq = written.get(key, (None, None))
+            if start <= self._released_until_us and (candle is not None or key in remade):
+                self.report.released += candle is not None
+                continue
             unfinished = not self._ended and start + INTERVALS.get(interval, 0) + _SLACK_US > self._last_us
             if unfinished and (candle is None or not candle.is_closed):
                 self.report.waiting += 1

@@ -11,6 +11,7 @@ from collector.reading.csv_rows import Batch, Row, read_batches
 from collector.reading.report import Difference, StreamReport
 from collector.reading.table_reader import Record, Source, TableReader, key_columns
 from collector.session.gaps import GapLedger
+from collector.storage.csv_log import Released
 from collector.streams import Kind, Stream
 
 _PORTION_ROWS = 20_000
@@ -44,6 +45,7 @@ class ReplicaProof:
         rejected: the ``seq`` of the rows that ``rejected.csv`` holds of this stream.
         until_seq: the last row to compare; None compares all (the session has ended).
         kept_from_us: rows older than this may be gone by the table's retention.
+        released: which rows were deleted from the CSV on purpose.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ReplicaProof:
         rejected: frozenset[int] = frozenset(),
         until_seq: int | None = None,
         kept_from_us: int | None = None,
+        released: Released | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._directory = directory
@@ -67,6 +70,9 @@ class ReplicaProof:
         self._rejected = rejected
         self._until_seq = until_seq
         self._kept_from_us = kept_from_us
+        self._released = released or Released()
+        self._released_here = 0
+        """Rows of the released ones that the CSV still has: whoever deletes them was interrupted, or is at it."""
         self._progress = progress or (lambda *_: None)
         self._key = itemgetter(*(i for i, c in enumerate(stream.columns) if c.in_database in stream.keys))
         self._last_of_key: dict[Any, int] | None = None
@@ -83,11 +89,13 @@ class ReplicaProof:
         for rows in self._portions():
             previous = self._check_numbers(rows, previous)
             report.rows += len(rows)
+            self._released_here += self._count_released(rows)
             if self._table is not None:
                 wanted = self._wanted(rows)
                 report.replaced += len(rows) - len(wanted)
                 self._compare(wanted)
             self._progress(f"{self._stream.name} {self._source.symbol or ''}".rstrip(), report.rows)
+        self._account_released()
         # fewer than were met is no difference: a running session replaces rows of a key meanwhile
         if self._table is not None and self._table.count(self._stream, self._source, self._until_seq) > self._seen:
             self._name_extras()
@@ -129,7 +137,31 @@ class ReplicaProof:
             previous = seq
         return previous
 
+    def _count_released(self, rows: Sequence[Row]) -> int:
+        last = self._released.last_seq
+        index = self._stream.seq_index
+        return sum(int(row[index]) <= last for row in rows) if last and int(rows[0][index]) <= last else 0
+
+    def _account_released(self) -> None:
+        """Count the rows that only QuestDB has any more: they can be proved by their numbers alone."""
+        released, report = self._released, self.report
+        expected = released.rows - self._released_here
+        if self._table is None or not released.last_seq:
+            report.released = expected
+            return
+        rejected = sum(seq <= released.last_seq for seq in self._rejected) if not self._released_here else 0
+        held = self._table.count(self._stream, self._source, released.last_seq) - self._released_here
+        self._seen += held
+        report.released, report.rejected = held, report.rejected + rejected
+        if held + rejected < expected and self._kept_from_us is not None and released.from_us < self._kept_from_us:
+            report.expired += expected - held - rejected
+        elif held + rejected != expected:
+            self._add("released", None, csv=expected - rejected, other=held)
+
     def _check_jump(self, first: int, last: int) -> None:
+        first = max(first, self._released.last_seq + 1)
+        if first > last:
+            return
         if self._ledger.knows_damage(self._source.symbol or "", self._stream.name, first, last):
             self.report.lost += last - first + 1
         else:
@@ -261,6 +293,8 @@ class ReplicaProof:
             return
         for seq, time_us, exchange in self._table.positions(self._stream, self._source, seqs):
             stranger = (seq, time_us) not in known or exchange != self._source.exchange
+            if 0 < seq <= self._released.last_seq and (seq, time_us) not in known:
+                continue  # counted with the released ones
             if stranger and (seq, "extra") not in named:
                 self._add("extra", seq)
 

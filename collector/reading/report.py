@@ -10,7 +10,7 @@ import msgspec
 MAX_DIFFERENCES = 20
 """How many differences of one stream are named; the rest are counted."""
 
-Reason = Literal["value", "missing", "extra", "duplicate", "damaged", "jump", "product", "candle"]
+Reason = Literal["value", "missing", "extra", "duplicate", "damaged", "jump", "product", "candle", "released"]
 
 _SENTENCES: dict[Reason, str] = {
     "value": "{column} is {left} in the CSV and {right} in QuestDB",
@@ -20,6 +20,7 @@ _SENTENCES: dict[Reason, str] = {
     "damaged": "the row cannot be read: {left}",
     "jump": "rows {left} are missing, and the ledger does not say so",
     "product": "{column} is {left}, price times volume is {right}",
+    "released": "of {left} rows that only QuestDB should have any more it has {right}",
     "candle": "{column} is {left} in the CSV, the trades say {right}",
 }
 
@@ -76,6 +77,7 @@ class StreamReport(Part, kw_only=True):
         rejected: rows that QuestDB does not have and ``rejected.csv`` does.
         expired: rows that QuestDB dropped by the table's retention.
         lost: numbers that are in no file, and the ledger says so.
+        released: rows that were deleted from the CSV because QuestDB has them, and that it has, by their number.
     """
 
     stream: str
@@ -85,14 +87,19 @@ class StreamReport(Part, kw_only=True):
     rejected: int = 0
     expired: int = 0
     lost: int = 0
+    released: int = 0
 
 
 class CandleReport(Part, kw_only=True):
-    """One symbol's candles against its trades; ``waiting`` candles need not be written yet (the session still runs)."""
+    """One symbol's candles against its trades; ``waiting`` candles need not be written yet (the session still runs).
+
+    Of ``released`` candles the trades, or some of them, are only in QuestDB any more.
+    """
 
     trades: int = 0
     candles: int = 0
     waiting: int = 0
+    released: int = 0
 
 
 class Report(msgspec.Struct):
@@ -144,7 +151,7 @@ def _stream_line(part: StreamReport) -> str:
     words = [f"{part.rows} rows"]
     if part.equal_rows is not None:
         words.append(f"{part.equal_rows} equal in QuestDB")
-    counts = {name: getattr(part, name) for name in ("replaced", "rejected", "expired", "lost")}
+    counts = {name: getattr(part, name) for name in ("replaced", "rejected", "expired", "lost", "released")}
     words += [f"{count} {name}" for name, count in counts.items() if count]
     return _line(part.stream, part.symbol, words, part.findings)
 
@@ -153,6 +160,8 @@ def _candle_line(part: CandleReport) -> str:
     words = [f"{part.candles} equal to {part.trades} trades"]
     if part.waiting:
         words.append(f"{part.waiting} not due yet")
+    if part.released:
+        words.append(f"{part.released} of released trades")
     return _line("candles", part.symbol, words, part.findings)
 
 

@@ -17,6 +17,7 @@ from collector.reading.report import Report
 from collector.reading.table_reader import Source, TableReader
 from collector.session.gaps import GapLedger
 from collector.session.manifest import Manifest, load_manifest
+from collector.storage.csv_log import Released
 from collector.storage.rejected import REJECTED_FILE
 from collector.streams import GAPS, OHLCV, PRICES, STREAMS, Stream
 
@@ -24,6 +25,7 @@ Positions = Mapping[tuple[str, str | None], int]
 """Per stream's name and symbol: the last durable ``seq`` that both stores are to be compared up to."""
 
 _APPLY_TIMEOUT_S = 30.0
+_MAX_RUNS = 3
 
 
 def verify_session(
@@ -45,14 +47,17 @@ def verify_session(
         DatabaseUnavailable, DatabaseMisconfigured: QuestDB could not be asked.
     """
     begun = time.monotonic()
-    manifest = load_manifest(directory)
-    verification = _Verification(directory, manifest, positions, progress, clock or SystemClock())
-    if sql_settings is None:
-        verification.run(None)
-    else:
-        with TableReader(sql_settings) as table:
-            verification.report.database = table.address
-            verification.run(table)
+    for _ in range(_MAX_RUNS):
+        manifest = load_manifest(directory)
+        verification = _Verification(directory, manifest, positions, progress, clock or SystemClock())
+        if sql_settings is None:
+            verification.run(None)
+        else:
+            with TableReader(sql_settings) as table:
+                verification.report.database = table.address
+                verification.run(table)
+        if verification.report.agrees or _released(load_manifest(directory)) == _released(manifest):
+            break  # otherwise files were deleted under it, on purpose: look again
     verification.report.seconds = time.monotonic() - begun
     return verification.report
 
@@ -74,6 +79,7 @@ class _Verification:
         self._progress = progress
         self._clock = clock
         self._ledger = GapLedger()
+        self._released = _released(manifest)
         self.report = Report(manifest.session_id)
 
     def run(self, table: TableReader | None) -> None:
@@ -125,6 +131,7 @@ class _Verification:
             rejected=rejected,
             until_seq=self._until(stream, symbol),
             kept_from_us=kept_from_us,
+            released=self._released.get((stream.name, symbol)),
             progress=self._progress,
         )
         try:
@@ -134,10 +141,12 @@ class _Verification:
         self.report.streams.append(proof.report)
 
     def _prove_candles(self, symbol: str) -> None:
+        released = self._released.get((PRICES.name, symbol))
         proof = CandleProof(
             self._directory,
             symbol,
             until_seqs=(self._until(PRICES, symbol), self._until(OHLCV, symbol)),
+            released_until_us=released.to_us if released is not None else 0,
             ended=self._positions is None and self._manifest.state == "completed",
             progress=self._progress,
         )
@@ -154,6 +163,10 @@ class _Verification:
     def _note(self, stream: Stream, symbol: str | None, error: Exception) -> None:
         words = str(error) if isinstance(error, CollectorError) else f"A value cannot be read: {error!r}."
         self.report.problems.append(f"{' '.join(filter(None, (stream.name, symbol)))}: {words}")
+
+
+def _released(manifest: Manifest) -> dict[tuple[str, str | None], Released]:
+    return {(file.stream, file.symbol): file.released for file in manifest.files if file.released is not None}
 
 
 def _rejected_seqs(directory: Path) -> dict[tuple[str, str], frozenset[int]]:
