@@ -125,7 +125,7 @@ class Chaos:
         bound_s = 3 * self.seconds + 120
         for thread in threads:
             thread.join(max(1.0, begun + bound_s - time.monotonic()))
-            if thread.is_alive():
+            if thread.is_alive() and not self._over.is_set():
                 self._over.set()
                 raise TrialError(f"the faults of {thread.name} were not done after {bound_s:g} s")
         self.figures["seconds of faults"] = round(time.monotonic() - begun, 1)
@@ -144,6 +144,7 @@ class Chaos:
                 self.timeline.append((round(started_s, 2), round(time.monotonic() - begun, 2), actor, step.kind))
             except Exception:  # noqa: BLE001 - the run says what went wrong and fails
                 self._errors.append(f"{step.kind}: {traceback.format_exc()}")
+                self._over.set()
                 return
 
     def _do(self, step: Step) -> None:

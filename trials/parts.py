@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -37,6 +38,7 @@ BOUND_S = 60.0
 _START_ATTEMPTS = 5
 _POLL_S = 0.02
 _PAGE_BYTES = 4096
+_PORTS = (20_000, 32_000)  # below what Linux (from 32,768 on) and macOS (from 49,152 on) choose from
 Found = TypeVar("Found")
 
 
@@ -56,12 +58,17 @@ def wait_until(condition: Callable[[], Found], what: str, bound_s: float = BOUND
 
 
 def free_ports(count: int) -> list[int]:
-    """Ask the system for ports that are free now; another process may take one before it is used."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Return ports that are free now, and that the system gives to nobody's outgoing connections.
+
+    A server that is killed and started again needs its port back: one of the system's choosing may be the near end of
+    somebody's connection by then, even of the client that tries to reach the dead server.
+    """
+    found: set[int] = set()
+    while len(found) < count:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(*_PORTS)))
+            found.add(probe.getsockname()[1])
+    return sorted(found)
 
 
 class Exchange:

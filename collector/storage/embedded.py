@@ -38,6 +38,7 @@ READER = "reader"
 _MAIN_CLASS = "io.questdb/io.questdb.ServerMain"
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.05
+_LETTING_GO_S = 2.0
 
 _SERVER_CONF = """\
 # Written by collector at every start: edits are lost. Passwords stand in the files beside this one.
@@ -465,9 +466,18 @@ class EmbeddedServer:
             return "it said nothing."
         return " / ".join(lines[-3:])[:500] if lines else "it said nothing."
 
+    def _becomes_free(self, port: int) -> bool:
+        """Tell whether a port is free; a server of ours that was killed just now may still be letting go of it."""
+        deadline = time.monotonic() + _LETTING_GO_S
+        while not port_is_free(_LOOPBACK, port):
+            if self._read_pid_file() is None or time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
     def _refuse_taken_ports(self) -> None:
         for key, port in (("questdb.ilp_port", self._http_port), ("questdb.pg_port", self._pg_port)):
-            if not port_is_free(_LOOPBACK, port):
+            if not self._becomes_free(port):
                 raise InstallError(
                     f"Port {port} of the embedded QuestDB is taken by {port_holder(port)}.",
                     hint=f"End that process, or set {key} in config.toml to a free port.",

@@ -221,6 +221,20 @@ def test_it_starts_again_after_a_kill_with_everything_in_place(questdb_server) -
         assert connection.count("prices") == 1
 
 
+def test_it_starts_at_once_after_a_kill_with_clients(questdb_server) -> None:
+    """The system takes a moment to close the sockets of a killed process: that is no stranger on our port."""
+    server = questdb_server().server
+    clients = [socket.create_connection(("127.0.0.1", server.ports[0])) for _ in range(20)]
+    os.kill(server.status().pid, signal.SIGKILL)
+    try:
+        while server.running:
+            time.sleep(0.001)
+        assert server.start()
+    finally:
+        for client in clients:
+            client.close()
+
+
 def test_a_stopped_process_is_ended_by_force(questdb_server) -> None:
     """One that doesn't react to SIGTERM gets SIGKILL once its time is over."""
     running = questdb_server(migrated=False)
