@@ -13,7 +13,8 @@ from typing import Any
 try:
     import click
 
-    from collector.cli.db import EXIT_FAILED, failure, run_migrations, server_to_migrate, show_pending
+    from collector.cli.db import failure, run_migrations, server_to_migrate, show_pending
+    from collector.cli.output import EXIT_FAILED
     from collector.config import Config, load_config
     from collector.errors import CollectorError, ConfigError
     from collector.storage.embedded import VERSION, EmbeddedServer, resolve_settings

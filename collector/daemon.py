@@ -47,6 +47,7 @@ from collector.storage.replicator import Replicator
 from collector.storage.session_replica import SessionReplica
 from collector.storage.sessions import SessionRows
 from collector.storage.supervision import DatabaseSupervisor, LateTransport
+from collector.systemd import notify_stopping
 from collector.upkeep import EndedSessions
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Daemon:
                     ready()
                 await self._stopping.wait()
                 self._log.info("daemon.stopping", reason=self._stop_reason)
+                notify_stopping()
                 await self._drain()
                 await control.stop()
                 beat.cancel()
@@ -486,7 +488,7 @@ class Daemon:
     async def _shutdown(self, _: dict[str, Any], __: Progress) -> Any:
         self._stop_database = True
         self.request_stop("stopped by a person")
-        return {"pid": os.getpid()}
+        return {"pid": os.getpid(), "deadline_s": self.config.daemon.stop_deadline_s}
 
     # Status
 

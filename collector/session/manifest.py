@@ -11,15 +11,17 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from collector.config import Config
 from collector.errors import CollectorError, LogError, ManifestError
 from collector.storage.csv_log import Released
 from collector.storage.files import Files
+
+if TYPE_CHECKING:
+    from collector.config import Config  # pydantic costs a tenth of a second, and reading a manifest needs none of it
 
 MANIFEST_FILE = "session.json"
 FORMAT_VERSION = 1
