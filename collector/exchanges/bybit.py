@@ -7,6 +7,7 @@ and public trades can't be had later from an id on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,7 +37,9 @@ STREAMS = ("prices", "orderbook", "klines")
 DEPTH = "200"
 """Of the order book that is asked for; 1 has no changes, only its best level again and again."""
 
-_TICKER = "orderbook.1."
+_DEEP = re.compile(r"orderbook\.(?:[2-9]|[1-9][0-9]{1,4})\.(.+)").fullmatch
+"""A book of a snapshot and changes: not that of one level, nor ``orderbook.full``, which has no snapshot."""
+
 _DIGITS = "0123456789"
 _SIDES: dict[str, Side] = {"Buy": "buy", "Sell": "sell"}
 _INTERVALS = {"1": "1m", "5": "5m", "15": "15m", "60": "1h", "240": "4h", "D": "1d"}
@@ -204,7 +207,7 @@ class Bybit(Exchange):
             topic = kind.topic
             if topic.startswith(("publicTrade.", "trade.")):
                 return self._trades(_decode_trades(frame), received_us)
-            if topic.startswith("orderbook.") and not topic.startswith(_TICKER):
+            if _DEEP(topic):
                 return self._book(_decode_book(frame), received_us)
             if topic.startswith("kline."):
                 symbol = self.symbol_of.get(topic.rpartition(".")[2])
@@ -355,8 +358,8 @@ def _symbol(row: _Listed) -> str:
 
 def _channel(topic: str) -> str:
     """Spell a channel in one way: the books of any depth beyond one are one, so that a recording of any plays."""
-    kind, _, rest = topic.partition(".")
-    return f"orderbook.{rest.partition('.')[2]}" if kind == "orderbook" and not topic.startswith(_TICKER) else topic
+    deep = _DEEP(topic)
+    return f"orderbook.{deep[1]}" if deep else topic
 
 
 def _client_frame(frame: str | None) -> _ClientFrame | None:

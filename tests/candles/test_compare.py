@@ -55,6 +55,13 @@ def test_an_open_candle_of_the_exchange_proves_nothing() -> None:
     assert compare(OURS, theirs(closed=False)).verdict == "unknown"
 
 
+def test_what_the_exchange_does_not_publish_is_not_compared() -> None:
+    """The rest is."""
+    unpublished = {"quote_volume": None, "trades_count": None, "taker_buy_volume": None}
+    assert compare(OURS, theirs(**unpublished)).verdict == "equal"
+    assert compare(OURS, theirs(**unpublished, close="2.5")).verdict == "differs"
+
+
 def test_no_candle_agrees_with_no_trades() -> None:
     """A quiet minute has a kline at the exchange and no row here."""
     assert compare(None, theirs(trades_count=0)).verdict == "equal"

@@ -95,6 +95,7 @@ def test_event(frame: bytes, event: object) -> None:
         b'{"success":true,"ret_msg":"","conn_id":"c","op":"unsubscribe"}',
         push("tickers.BTCUSDC", {"symbol": "BTCUSDC"}),
         push("orderbook.1.BTCUSDC", BOOK, type="snapshot"),
+        push("orderbook.full.BTCUSDC", BOOK, type="delta"),
         push("allLiquidation.BTCUSDC", [{"T": 1, "s": "BTCUSDC", "S": "Sell", "v": "1", "p": "2"}]),
         push("publicTrade.DOGEUSDT", [{**TRADE, "s": "DOGEUSDT"}]),
         push("orderbook.200.DOGEUSDT", {**BOOK, "s": "DOGEUSDT"}, type="delta"),
