@@ -18,6 +18,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "gate": ("collector.exchanges.gate", "Gate"),
     "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
     "kraken": ("collector.exchanges.kraken", "Kraken"),
+    "kucoin": ("collector.exchanges.kucoin", "Kucoin"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
 }
