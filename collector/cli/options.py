@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _DURATION_MAX_S = 3650 * 86400
 _FACTOR = re.compile(r"\d+(\.\d+)?")
-_SYMBOL = re.compile(r"[^\W_]+(_[^\W_]+){1,2}")
+_SYMBOL = re.compile(r"[^\W_]+_[^\W_]+(_[^\W_]+)?(-[^\W_]+){0,4}")
 _QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "USD", "EUR", "BTC", "ETH", "BNB", "TRY")
 _LABEL_MAX = 200
 
@@ -38,8 +38,11 @@ def parse_duration(text: str) -> float:
 
 
 def parse_symbol(text: str) -> str:
-    """Return a symbol as ``BASE_QUOTE``, whatever its case and separator; raise UsageError where it is none."""
-    symbol = re.sub(r"[-/]", "_", text.strip()).upper()
+    """Return a symbol as ``BASE_QUOTE``, whatever its case and separator; raise UsageError where it is none.
+
+    What tells a contract from others of the pair stays behind it: ``BTC_USDT-SWAP``.
+    """
+    symbol = re.sub(r"[-/_]", "_", text.strip(), count=1).upper()
     if _SYMBOL.fullmatch(symbol):
         return symbol
     quote = next((quote for quote in _QUOTES if symbol.endswith(quote) and symbol != quote), "")

@@ -4,9 +4,11 @@ Sources: the exchange's pages "WebSocket / Subscriptions", "Timeouts and heartbe
 user limits", and a recording of 2025.
 
 Symbols: the perpetual ``BTC`` is ``BTC_USDC``, as its margin is; a pair of spot (``PURR/USDC``, or a number such as
-``@107``) is ``HYPE_USDC-SPOT``. ``side`` is the taker's: ``B`` buys. A trade's ``tid`` is a hash and counts nothing, so
-it is text. The first message of trades after subscribing is history. Each ``l2Book`` is the 20 best levels of a
-moment, without an id. What was missed can't be asked for.
+``@107``) is ``HYPE_USDC-SPOT``; symbols are capitals (``kPEPE`` is ``KPEPE_USDC``).
+
+``side`` is the taker's: ``B`` buys. A trade's ``tid`` is a hash and counts nothing, so it is text. The first message
+of trades after subscribing is history. Each ``l2Book`` is the 20 best levels of a moment, without an id. What was
+missed can't be asked for.
 """
 
 from __future__ import annotations
@@ -199,12 +201,15 @@ class Hyperliquid(Exchange):
         what = "the list of instruments"
         if read_answer(_UNIVERSE, body, what, _words).tokens is None:
             perpetuals = read_answer(_ALL_PERPETUALS, body, what, _words).universe
-            return [Listing(f"{row.name}_{_QUOTE}", row.name, row.name, _QUOTE, not row.delisted) for row in perpetuals]
+            return [
+                Listing(f"{row.name}_{_QUOTE}".upper(), row.name, row.name, _QUOTE, not row.delisted)
+                for row in perpetuals
+            ]
         spot = read_answer(_ALL_PAIRS, body, what, _words)
         names = {token.index: token.name for token in spot.tokens}
         pairs = [(row.name, names.get(row.tokens[0]), names.get(row.tokens[1])) for row in spot.universe]
         known = [(native, base, quote) for native, base, quote in pairs if base and quote]
-        symbols = symbols_once((f"{base}_{quote}{_SUFFIX}", native) for native, base, quote in known)
+        symbols = symbols_once((f"{base}_{quote}{_SUFFIX}".upper(), native) for native, base, quote in known)
         return [
             Listing(symbol, native, base, quote) for symbol, (native, base, quote) in zip(symbols, known, strict=True)
         ]

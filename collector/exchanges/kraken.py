@@ -240,7 +240,7 @@ class Kraken(Exchange):
         ]
         rows.sort(key=lambda row: row.status != "online")
         pairs = [tuple(_TO_V2.get(part, part) for part in row.name.split("/", 1)) for row in rows]
-        symbols = symbols_once((f"{base}_{quote}", f"{base}-{quote}") for base, quote in pairs)
+        symbols = symbols_once((f"{base}_{quote}".upper(), f"{base}-{quote}") for base, quote in pairs)
         return [
             Listing(symbol, f"{base}/{quote}", base, quote, row.status == "online")
             for row, symbol, (base, quote) in zip(rows, symbols, pairs, strict=True)

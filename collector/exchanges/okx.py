@@ -76,6 +76,9 @@ _WRONG_CHANNEL = re.compile(r"channel:\s*([\w-]+),\s*instId:\s*([\w-]+)").search
 
 _DIGITS = "0123456789"
 
+_X_PERP = "UM-XPERP"
+"""In the symbol of a future without an end in fact: ``BTC-USD_UM_XPERP-310404`` is ``BTC_USD-UM-XPERP-310404``."""
+
 _Row4 = tuple[str, str, str, str]
 
 
@@ -240,13 +243,13 @@ class Okx(Exchange):
         rows = read_answer(_INSTRUMENTS, body, "the list of instruments", _words).data
         known = [row for row in rows if row.type in _TYPES]
         known.sort(key=lambda row: row.state != "live")
-        symbols = symbols_once((row.native.replace("-", "_", 1), row.native) for row in known)
+        symbols = symbols_once((_symbol(row.native), row.native) for row in known)
         return [_listing(row, symbol) for row, symbol in zip(known, symbols, strict=True)]
 
     def write_listing(self, symbols: Sequence[str]) -> bytes | None:
         rows = []
         for symbol in symbols:
-            native = symbol.replace("_", "-", 1)
+            native = symbol.replace("_", "-", 1).replace(f"-{_X_PERP}-", f"_{_X_PERP.replace('-', '_')}-")
             kinds = native.split("-")[2:]
             kind = "SPOT" if not kinds else "SWAP" if kinds[-1] == "SWAP" else "FUTURES"
             rows.append({"instId": native, "instType": kind, "state": "live"})
@@ -482,7 +485,12 @@ def _ignore_or_raise(frame: bytes | str, error: BaseException) -> Sequence[Event
 
 def _listing(row: _Listed, symbol: str) -> Listing:
     base, _, rest = row.native.partition("-")
-    return Listing(symbol, row.native, row.base or base, row.quote or rest.partition("-")[0], row.state == "live")
+    return Listing(symbol, row.native, row.base or base, row.quote or re.split("[-_]", rest)[0], row.state == "live")
+
+
+def _symbol(native: str) -> str:
+    base, _, rest = native.partition("-")
+    return f"{base}_{rest.replace('_', '-')}"
 
 
 def _channel(argument: _Argument) -> str:

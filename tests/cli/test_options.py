@@ -54,6 +54,8 @@ def test_the_parts_of_a_duration_add_up(parts: dict[str, int]) -> None:
         ("btc/usdt", "BTC_USDT"),
         (" 1000pepe_usdt ", "1000PEPE_USDT"),
         ("BTC_USDT_260327", "BTC_USDT_260327"),
+        ("BTC_USDT-260327", "BTC_USDT-260327"),
+        ("btc-usdt-swap", "BTC_USDT-SWAP"),
         ("币安人生_USDT", "币安人生_USDT"),
     ],
 )

@@ -167,10 +167,10 @@ def test_any_frame(frame: bytes | str) -> None:
 class TestListing:
     def test_perpetuals(self) -> None:
         """A coin's perpetual is quoted in USDC; one that was delisted does not trade."""
-        body = b'{"universe":[{"name":"BTC","szDecimals":5,"maxLeverage":40},{"name":"FXS","isDelisted":true}]}'
+        body = b'{"universe":[{"name":"BTC","szDecimals":5,"maxLeverage":40},{"name":"kPEPE","isDelisted":true}]}'
         assert [
             Listing("BTC_USDC", "BTC", "BTC", "USDC", True),
-            Listing("FXS_USDC", "FXS", "FXS", "USDC", False),
+            Listing("KPEPE_USDC", "kPEPE", "kPEPE", "USDC", False),
         ] == HL.parse_listing(body)
 
     def test_spot(self) -> None:

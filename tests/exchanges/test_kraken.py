@@ -26,7 +26,13 @@ from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.kraken import Kraken, checksum
 
 RECEIVED = 1_746_523_046_300_000
-KRAKEN = Kraken(Kraken().parse_listing(Kraken().write_listing(["BTC_USD", "ETH_USD", "AAPLx_USD"]) or b""))
+KRAKEN = Kraken(
+    [
+        Listing("BTC_USD", "BTC/USD", "BTC", "USD"),
+        Listing("ETH_USD", "ETH/USD", "ETH", "USD"),
+        Listing("AAPLX_USD", "AAPLx/USD", "AAPLx", "USD"),
+    ]
+)
 
 # Written as text: the digits are what matters.
 TRADE = (
@@ -213,16 +219,23 @@ class TestChecksum:
 
 class TestListing:
     def test_names(self) -> None:
-        """XBT is BTC and XDG is DOGE; a pair without a name of the websocket is none."""
+        """XBT is BTC and XDG is DOGE, symbols are capitals; a pair without a name of the websocket is none."""
         pairs = {
             "XXBTZUSD": {"altname": "XBTUSD", "wsname": "XBT/USD", "status": "online"},
             "XDGEUR": {"altname": "XDGEUR", "wsname": "XDG/EUR", "status": "cancel_only"},
+            "AAPLxUSD": {"altname": "AAPLxUSD", "wsname": "AAPLx/USD", "status": "online"},
             "XBTUSD.d": {"altname": "XBTUSD.d"},
         }
         assert [
             Listing("BTC_USD", "BTC/USD", "BTC", "USD", True),
+            Listing("AAPLX_USD", "AAPLx/USD", "AAPLx", "USD", True),
             Listing("DOGE_EUR", "DOGE/EUR", "DOGE", "EUR", False),
         ] == KRAKEN.parse_listing(json.dumps({"error": [], "result": pairs}).encode())
+
+    def test_written(self) -> None:
+        """What is written for a replay reads as the same symbols."""
+        names = ["BTC_USD", "DOGE_EUR"]
+        assert [listing.symbol for listing in KRAKEN.parse_listing(KRAKEN.write_listing(names) or b"")] == names
 
     def test_refusal(self) -> None:
         """The exchange's own words are in the error, and any other answer is refused."""

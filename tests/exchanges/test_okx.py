@@ -19,7 +19,16 @@ from collector.exchanges.okx import Okx, OkxBookRule, checksum
 from collector.feeds.orderbook import Book
 
 RECEIVED = 1_786_538_760_300_000
-NAMES = ["BTC_USDT", "BTC_USDT-SWAP", "BTC_USD-220527", "UNI_USD-SWAP", "CRV_USDT", "ETC_ETH", "BSV_USDT"]
+NAMES = [
+    "BTC_USD-UM-XPERP-310404",
+    "BTC_USDT",
+    "BTC_USDT-SWAP",
+    "BTC_USD-220527",
+    "UNI_USD-SWAP",
+    "CRV_USDT",
+    "ETC_ETH",
+    "BSV_USDT",
+]
 OKX = Okx(Okx().parse_listing(Okx().write_listing(NAMES) or b""))
 
 TRADE = {
@@ -218,8 +227,8 @@ class TestListing:
             "BTC_USDT": Listing("BTC_USDT", "BTC-USDT", "BTC", "USDT", True),
             "BTC_USDT-SWAP": Listing("BTC_USDT-SWAP", "BTC-USDT-SWAP", "BTC", "USDT", False),
             "BTC_USD-260327": Listing("BTC_USD-260327", "BTC-USD-260327", "BTC", "USD", True),
-            "BTC_USD_UM_XPERP-310404": Listing(
-                "BTC_USD_UM_XPERP-310404", "BTC-USD_UM_XPERP-310404", "BTC", "USD_UM_XPERP", True
+            "BTC_USD-UM-XPERP-310404": Listing(
+                "BTC_USD-UM-XPERP-310404", "BTC-USD_UM_XPERP-310404", "BTC", "USD", True
             ),
         } == {listing.symbol: listing for listing in listings}
 
@@ -235,6 +244,7 @@ class TestListing:
     def test_written(self) -> None:
         """What is written for a replay reads as the same symbols."""
         assert {listing.symbol for listing in OKX.parse_listing(OKX.write_listing(NAMES) or b"")} == set(NAMES)
+        assert OKX.native_of["BTC_USD-UM-XPERP-310404"] == "BTC-USD_UM_XPERP-310404"
 
     @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"code":"0","data":5}'])
     def test_not_a_listing(self, body: bytes) -> None:
