@@ -131,10 +131,8 @@ class SegmentKeeper:
 
     def _oldest(self, stream: Stream, record: FileRecord, *, ended: bool) -> Span | None:
         live = self._directory / record.path
-        closed = closed_segments(self._files.names(live.parent), stream)
-        ends = [*(first for first, _ in closed[1:]), self._first_seq(live, stream)]
         found: Span | None = None
-        for (first, name), end in list(zip(closed, ends, strict=True))[:_SEGMENTS_A_TURN]:
+        for first, name, end in self._closed(live, stream)[:_SEGMENTS_A_TURN]:
             if end is None and not ended:
                 break  # a restart must find the last row: it tells where the feed goes on
             span = self._survey(live, name, first, stream, record.symbol)
@@ -198,9 +196,7 @@ class SegmentKeeper:
     def _compress(self, record: FileRecord) -> None:
         stream = STREAMS[record.stream]
         live = self._directory / record.path
-        closed = closed_segments(self._files.names(live.parent), stream)
-        ends = [*(first for first, _ in closed[1:]), self._first_seq(live, stream)]
-        for (first, name), end in zip(closed, ends, strict=True):
+        for first, name, end in self._closed(live, stream):
             if name.endswith(SUFFIX):
                 continue
             path = live.with_name(name)
@@ -209,6 +205,13 @@ class SegmentKeeper:
                 self.compressed += 1
             except (OSError, SegmentChanged) as error:
                 self._tell_once(path, "data_collection.segment_not_compressed", str(error))
+
+    def _closed(self, live: Path, stream: Stream) -> list[tuple[int, str, int | None]]:
+        """Return the closed segments: first ``seq``, name, and where the next one begins (None: nothing follows)."""
+        closed = closed_segments(self._files.names(live.parent), stream)
+        begins: list[int | None] = [first for first, _ in closed[1:]]
+        begins.append(self._first_seq(live, stream) if closed else None)
+        return [(first, name, begin) for (first, name), begin in zip(closed, begins, strict=False)]
 
     def _first_seq(self, live: Path, stream: Stream) -> int | None:
         """Return the number of the live segment's first row; None where it has none."""

@@ -507,7 +507,8 @@ class Session:
         if not self._config.csv.enabled and not self._failure:
             await self._in_log_thread(flusher.rotate_all)
         if self._keeper is not None and self._config.csv.compress:
-            await self._keeper.compress(self.manifest)
+            keeper = self._keeper
+            await self._guarded_upkeep(lambda: keeper.compress(self.manifest))
         try:
             await self._in_log_thread(self._hash_files)
         except LogError as error:
