@@ -216,7 +216,8 @@ class Courier:
         now = self._clock.monotonic_s()
         self._catching_up = self._catching_up or not self._connected
         self._connected = self._ever_connected = True
-        self._failures_in_a_row = 0
+        if not self._sendable():  # a server that answers may refuse rows all the same, on a full disk for one
+            self._failures_in_a_row = 0
         self._checked_at_s = now
         self._check_at_s = now + self._config.check_interval_s
         self._settle()
@@ -247,7 +248,7 @@ class Courier:
         if faults:
             fault = min(faults.values(), key=lambda fault: fault.kind == "suspended")
             self._enter(State.SUSPENDED if fault.kind == "suspended" else State.FAILED, fault.reason, fault.hint)
-        else:
+        elif not self._failures_in_a_row:  # otherwise it is not over until rows are taken again
             problem = unreadable[0].problem if unreadable else ""
             self._enter(State.CATCHUP if self._catching_up else State.LIVE, problem)
 
@@ -355,6 +356,7 @@ class Courier:
         for part in batch.slices:
             part.lane.window.add(part.encoded)
             self.outbox.acknowledged(part.lane, part.end)
+        self._failures_in_a_row = 0
         self._counters.acknowledged += batch.rows
         self._last_acknowledged_us = self._clock.now_us()
         self._log.debug("data_collection.db_write_success", table=batch.table, rows=batch.rows, files=len(batch.slices))
@@ -383,6 +385,7 @@ class Courier:
             return False
         expected = before.slices[-1].end if line else part.start
         if part.lane.acknowledged == expected:
+            self._failures_in_a_row = 0
             self._reject(part, [Refused(line, outcome.reason)])
             self.outbox.acknowledged(part.lane, part.after(line))
         return True

@@ -377,6 +377,22 @@ class TestFaultsOnTheWay:
         assert names[:2] == ["replicator.live", "replicator.down"]
         assert names[-1] == "replicator.live"
 
+    def test_a_server_that_answers_but_takes_no_rows_is_down(
+        self, questdb: Any, make_delivery: Make, fault_proxy: Make
+    ) -> None:
+        """On a full disk, for one: that is one outage, until rows are taken again."""
+        proxy = fault_proxy(questdb.settings.ilp_port)
+        delivery = make_delivery(questdb.settings, retry_initial_s=0.01, retry_cap_s=10)
+        file = delivery.file()
+        delivery.start(proxy.port)
+        until_state(delivery, State.LIVE)
+        proxy.arm(Fault("fake_status", b"/write", status=500, body=b"No space left"), 6)
+        delivery.commit(file.append_many(10))
+        assert delivery.delivered()
+        until_state(delivery, State.LIVE)
+        assert proxy.fired["fake_status"] == 6
+        assert delivery.log.names() == ["replicator.live", "replicator.down", "replicator.live"]
+
     def test_a_server_that_hangs_is_given_up_and_asked_again(
         self, questdb: Any, make_delivery: Make, fault_proxy: Make
     ) -> None:
