@@ -30,9 +30,6 @@ Coverage = Literal["full", "partial", "gap"]
 GapTest = Callable[[int, int], bool]
 """Say whether a known hole of the symbol's trades overlaps [from_us, to_us)."""
 
-Numbers = tuple[Sequence[Decimal], Sequence[Decimal]]
-"""Prices and volumes of some trades as numbers, position by position."""
-
 _ZERO = Decimal(0)
 _NEVER = 1 << 62
 
@@ -284,26 +281,14 @@ class Aggregator:
         self._next_due_us = _NEVER
         self._changed = False
 
-    def fold(
-        self,
-        trades: Sequence[Trade],
-        seqs: Sequence[int],
-        quotes: Sequence[Decimal],
-        numbers: Numbers | None = None,
-    ) -> None:
-        """Take in trades that were just written, with their ``seq`` and exact quote volumes, position by position.
-
-        Args:
-            numbers: the trades' prices and volumes as numbers, where they are at hand: making them again costs as much
-                as all else here.
-        """
+    def fold(self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal]) -> None:
+        """Take in trades that were just written, with their ``seq`` and exact quote volumes, position by position."""
         if not trades:
             return
         if self.started_us is None:
             self.started_us = trades[0].timestamp_us
-        numbers = _numbers_of(trades) if numbers is None else numbers
         with localcontext(EXACT):
-            for bucket in self._by_minute(trades, seqs, quotes, numbers):
+            for bucket in self._by_minute(trades, seqs, quotes):
                 self._merge(bucket)
 
     def close_due(self, exchange_now_us: int, gaps: GapTest) -> list[Candle]:
@@ -378,7 +363,7 @@ class Aggregator:
         whole_from_us = history.whole_from_us()
         with localcontext(EXACT):
             for ticks in history.tail(recent):
-                for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes, _numbers_of(ticks.trades)):
+                for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
                     if bucket.start >= whole_from_us:
                         self._merge(bucket)
             for start, bucket in self._minutes.items():
@@ -409,16 +394,13 @@ class Aggregator:
 
     # how trades become buckets
 
-    def _by_minute(
-        self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal], numbers: Numbers
-    ) -> Iterator[_Bucket]:
+    def _by_minute(self, trades: Sequence[Trade], seqs: Sequence[int], quotes: Sequence[Decimal]) -> Iterator[_Bucket]:
         """Sum up trades per minute; most batches are of one minute, and then grouping costs nothing per trade."""
         times = [trade.timestamp_us for trade in trades]
         start = min(times) // MINUTE_US * MINUTE_US
         if max(times) < start + MINUTE_US:
-            yield self._sum_up(start, trades, times, seqs, quotes, numbers)
+            yield self._sum_up(start, trades, times, seqs, quotes)
             return
-        prices, volumes = numbers
         positions: dict[int, list[int]] = {}
         for position, time in enumerate(times):
             positions.setdefault(time - time % MINUTE_US, []).append(position)
@@ -429,30 +411,20 @@ class Aggregator:
                 [times[i] for i in chosen],
                 [seqs[i] for i in chosen],
                 [quotes[i] for i in chosen],
-                ([prices[i] for i in chosen], [volumes[i] for i in chosen]),
             )
 
     def _sum_up(
-        self,
-        start: int,
-        trades: Sequence[Trade],
-        times: list[int],
-        seqs: Sequence[int],
-        quotes: Sequence[Decimal],
-        numbers: Numbers,
+        self, start: int, trades: Sequence[Trade], times: list[int], seqs: Sequence[int], quotes: Sequence[Decimal]
     ) -> _Bucket:
         bucket = _Bucket(start)
-        prices, volumes = numbers
+        volumes = [Decimal(trade.volume) for trade in trades]
         bucket.volume = sum(volumes, _ZERO)
         sides: list[str] = [trade.side for trade in trades]
         bucket.buy = sum([v for v, side in zip(volumes, sides, strict=True) if side == "buy"], _ZERO)
         bucket.sided = sides.count("buy") + sides.count("sell") == len(sides)
         bucket.quote = sum(quotes, _ZERO)
         bucket.count = _count_raw(trades)
-        texts = dict(zip([trade.price for trade in trades], prices, strict=True))
-        high, low = max(texts.values()), min(texts.values())
-        bucket.high = high, max([text for text, price in texts.items() if price == high])
-        bucket.low = low, min([text for text, price in texts.items() if price == low])
+        bucket.high, bucket.low = _extremes([trade.price for trade in trades])
         bucket.first = self._end(min, trades, times, seqs)
         bucket.last = self._end(max, trades, times, seqs)
         if "rest" in {trade.source for trade in trades}:
@@ -606,7 +578,7 @@ class Aggregator:
         rows = {candle.key: candle for candle in self._history.candles(first - first % day_us)}
         found: dict[int, _Bucket] = {}
         for ticks in self._history.tail(first):
-            for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes, _numbers_of(ticks.trades)):
+            for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
                 if bucket.start in stale:
                     found.setdefault(bucket.start, _Bucket(bucket.start)).add(bucket)
         for start, bucket in found.items():
@@ -671,5 +643,12 @@ def _count_raw(trades: Sequence[Trade]) -> int:
     )
 
 
-def _numbers_of(trades: Sequence[Trade]) -> Numbers:
-    return list(map(Decimal, [t.price for t in trades])), list(map(Decimal, [t.volume for t in trades]))
+def _extremes(prices: Sequence[str]) -> tuple[tuple[Decimal, str], tuple[Decimal, str]]:
+    """Return the highest and the lowest price, as number and text."""
+    texts = list(dict.fromkeys(prices))  # in the order of memory, which a set would not keep: a fifth faster
+    numbers = list(map(Decimal, texts))
+    highest, lowest = max(numbers), min(numbers)
+    return (
+        (highest, max([text for text, number in zip(texts, numbers, strict=True) if number == highest])),
+        (lowest, min([text for text, number in zip(texts, numbers, strict=True) if number == lowest])),
+    )
