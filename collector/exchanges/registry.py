@@ -11,6 +11,7 @@ from collector.exchanges.base import Exchange, Listing
 _CLASSES: dict[str, tuple[str, str]] = {
     "binance": ("collector.exchanges.binance", "Binance"),
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
+    "bitget": ("collector.exchanges.bitget", "Bitget"),
     "bybit": ("collector.exchanges.bybit", "Bybit"),
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
     "coinbase": ("collector.exchanges.coinbase", "Coinbase"),
