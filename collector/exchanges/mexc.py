@@ -156,7 +156,7 @@ class Mexc(Exchange):
         if isinstance(frame, str) or frame[:1] == b"{":
             return _answer(frame)
         fields = dict(read_fields(frame))
-        if not fields.get(_CHANNEL):
+        if not isinstance(fields.get(_CHANNEL), bytes):
             raise MessageError("A push names no channel.")
         symbol = self.symbol_of.get(text(fields.get(_SYMBOL)))
         if symbol is None:
