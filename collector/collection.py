@@ -133,7 +133,7 @@ class Collection:
             raise
         self._feed = Feed(
             exchange,
-            subscriptions_of(manifest.symbols, manifest.data_types),
+            subscriptions_of(manifest.symbols, manifest.data_types, exchange),
             self._session.buffer,
             config=settings,
             clock=parts.clock,

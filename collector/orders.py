@@ -58,7 +58,8 @@ def choose_listings(exchange: Exchange, listings: Sequence[Listing], symbols: Se
     return chosen
 
 
-def subscriptions_of(symbols: Sequence[str], data_types: Sequence[str]) -> list[Subscription]:
-    """Return what a feed must deliver: the data types and, beside prices, the exchange's own candles."""
-    streams = [*data_types, *(["klines"] if "prices" in data_types else [])]
+def subscriptions_of(symbols: Sequence[str], data_types: Sequence[str], exchange: Exchange) -> list[Subscription]:
+    """Return what a feed must deliver: the data types and, beside prices, the exchange's own candles if it has any."""
+    klines = ["klines"] if "prices" in data_types and "klines" in exchange.streams else []
+    streams = [*data_types, *klines]
     return [Subscription(stream, symbol) for stream in streams for symbol in symbols]

@@ -79,5 +79,7 @@ def test_a_symbol_that_is_not_traded_now_is_refused() -> None:
 
 def test_prices_bring_the_exchanges_own_candles_with_them() -> None:
     """Klines are subscribed to, to be compared with ours; a session of books alone does without."""
-    assert [s.stream for s in subscriptions_of(["A_B"], ["prices", "orderbook"])] == ["prices", "orderbook", "klines"]
-    assert [s.stream for s in subscriptions_of(["A_B"], ["orderbook"])] == ["orderbook"]
+    both = ["prices", "orderbook"]
+    assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("binance"))] == [*both, "klines"]
+    assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("coinbase"))] == both
+    assert [s.stream for s in subscriptions_of(["A_B"], ["orderbook"], create_exchange("binance"))] == ["orderbook"]

@@ -117,6 +117,8 @@ class Exchange(ABC):
     """The exchange's own websocket address; config and command line may replace it."""
     rest_url: str
     limits: Limits
+    streams: tuple[str, ...] = ("prices", "orderbook", "klines")
+    """What can be subscribed to."""
     trade_ids_contiguous: bool
     """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
     book_needs_snapshot: bool = True
@@ -191,6 +193,10 @@ class Exchange(ABC):
     @abstractmethod
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
         """Read the answer to ``trades_request``; the trades have ``source="rest"``."""
+
+    def current_path(self, path: str) -> str:
+        """Return the path that a request would have today whose answer was recorded under another one, for a replay."""
+        return path
 
     def connection_request(self) -> Request | None:
         """Return what to ask of REST before each connection, where that tells the address; None where it is known.

@@ -172,6 +172,7 @@ class Coinbase(Exchange):
         connection_life_s=None,
         weight_per_min=300,  # 10 requests a second, 15 in a burst, by "REST API Rate Limits"; half of it is plenty
     )
+    streams = STREAMS
     trade_ids_contiguous = True
     book_needs_snapshot = False
     book_numbered = False

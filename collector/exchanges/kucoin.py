@@ -50,6 +50,10 @@ _TOPICS = {"prices": _MATCH, "orderbook": _LEVEL2, "klines": _CANDLES}
 _SUBJECTS = frozenset({"trade.l3match", "trade.l2update", "trade.candles.add", "trade.candles.update"})
 _INTERVALS = {"1min": "1m", "5min": "5m", "15min": "15m", "1hour": "1h", "4hour": "4h", "1day": "1d"}
 _OK = "200000"
+_LISTING_PATH = "/api/v2/symbols"
+_BOOK_PATH = "/api/v1/market/orderbook/level2_100"
+_CURRENT_PATHS = {"/api/v1/symbols": _LISTING_PATH, "/api/v3/market/orderbook/level2": _BOOK_PATH}
+"""Answers of the same form that were had under other paths: an older version's, and one that wants a key now."""
 
 
 class _Match(msgspec.Struct, gc=False):
@@ -216,7 +220,7 @@ class Kucoin(Exchange):
         raise MessageError("The answer to the request for a token names no websocket address.")
 
     def listing_request(self) -> Request:
-        return Request("/api/v2/symbols", weight=4)
+        return Request(_LISTING_PATH, weight=4)
 
     def parse_listing(self, body: bytes) -> list[Listing]:
         answer = read_answer(_LISTING, body, "the list of symbols", _words).data
@@ -257,7 +261,7 @@ class Kucoin(Exchange):
 
     def snapshot_request(self, symbol: str) -> Request:
         # The whole book wants an API key.
-        return Request("/api/v1/market/orderbook/level2_100", {"symbol": self._native(symbol)}, weight=4)
+        return Request(_BOOK_PATH, {"symbol": self._native(symbol)}, weight=4)
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
         book = read_answer(_BOOK, body, f"the order book of {symbol}", _words).data
@@ -291,6 +295,9 @@ class Kucoin(Exchange):
         ]
         trades.sort(key=lambda trade: trade.timestamp_us)
         return trades
+
+    def current_path(self, path: str) -> str:
+        return _CURRENT_PATHS.get(path, path)
 
     def ping_frame(self) -> str | None:
         return '{"id":"ping","type":"ping"}'

@@ -498,7 +498,8 @@ def _require_frames(script: Script, exchange: Exchange, symbol: str, path: Path)
 def channels_of(exchange: Exchange, subscriptions: Sequence[Subscription], *, raw_trades: bool) -> set[str]:
     """Return the channels that the collector asks for when it has these subscriptions."""
     channels: set[str] = set()
-    for plan in exchange.plan(subscriptions, raw_trades=raw_trades):
+    had = [subscription for subscription in subscriptions if subscription.stream in exchange.streams]
+    for plan in exchange.plan(had, raw_trades=raw_trades):
         channels.update(exchange.channels_asked(plan.path, None))
         for frame in plan.frames:
             channels.update(exchange.channels_asked(plan.path, frame))

@@ -127,7 +127,8 @@ def look_through(path: Path, exchange: Exchange, symbols: Sequence[str]) -> Scri
             script.paths.add(path_of(line.payload))
         elif line.kind not in ("-", ">"):
             answer = parse_answer(line)
-            script.add_answer(line, answer, request_key(answer.url))
+            path_asked, symbol = request_key(answer.url)
+            script.add_answer(line, answer, (exchange.current_path(path_asked), symbol))
     return script
 
 
