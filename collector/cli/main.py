@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Prove": {
         "verify": Entry("collector.cli.verify:verify", "Prove that CSV, QuestDB and candles agree."),
         "import": Entry("collector.cli.verify:import_session", "Send a session's CSV to QuestDB again."),
+        "doctor": Entry("collector.cli.doctor:doctor", "Say what is wrong with data and server, and mend it."),
         "resync": Entry("collector.cli.verify:resync", "Send a session's rows to QuestDB again, from a row on."),
     },
     "Try": {

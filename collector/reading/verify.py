@@ -85,7 +85,7 @@ class _Verification:
     def run(self, table: TableReader | None) -> None:
         try:
             self._ledger.load(read_rows(self._directory, GAPS))
-            rejected = _rejected_seqs(self._directory)
+            rejected = rejected_seqs(self._directory)
         except LogError as error:
             self.report.problems.append(str(error))
             rejected = {}
@@ -169,7 +169,7 @@ def _released(manifest: Manifest) -> dict[tuple[str, str | None], Released]:
     return {(file.stream, file.symbol): file.released for file in manifest.files if file.released is not None}
 
 
-def _rejected_seqs(directory: Path) -> dict[tuple[str, str], frozenset[int]]:
+def rejected_seqs(directory: Path) -> dict[tuple[str, str], frozenset[int]]:
     """Return the numbers of the rows that QuestDB refused, per stream and symbol."""
     path = directory / REJECTED_FILE
     found: dict[tuple[str, str], set[int]] = {}

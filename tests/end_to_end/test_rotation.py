@@ -1,4 +1,4 @@
-"""Rotation with real parts: closed files, compressed and deleted ones, under kill -9, and still everything is proved."""
+"""Rotation with real parts: closed files, compressed or deleted, under kill -9, and still everything is proved."""
 
 from __future__ import annotations
 
