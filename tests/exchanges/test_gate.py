@@ -406,6 +406,7 @@ class TestFeed:
         collected = play(GATE, [Subscription("prices", "GT_USDT")], frames)
         assert [row.trade_id for row in collected.trades] == [1, 4, 6]
         assert [(gap.cause, gap.from_id, gap.to_id) for gap in collected.gaps] == [("sequence", 5, 5)]
+        assert all(json.loads(text)["time"] > 0 for text in collected.asked)
 
     def test_repeated(self, play: Any) -> None:
         """A trade without a number is collected once, and says nothing of holes."""

@@ -284,6 +284,12 @@ class TestRest:
         with pytest.raises(MessageError):
             KUCOIN.parse_snapshot("BTC_USDT", b'{"code":"400100","msg":"no"}', RECEIVED)
 
+    def test_older_paths(self) -> None:
+        """Answers recorded under the paths of 2021 serve the requests of today."""
+        assert KUCOIN.current_path("/api/v1/symbols") == KUCOIN.listing_request().path
+        assert KUCOIN.current_path("/api/v3/market/orderbook/level2") == KUCOIN.snapshot_request("BTC_USDT").path
+        assert KUCOIN.current_path("/api/v1/other") == "/api/v1/other"
+
     def test_trades(self) -> None:
         """The newest trades have the sequence for an id."""
         request = KUCOIN.trades_request("BTC_USDT", 5, 10)
