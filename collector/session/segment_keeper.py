@@ -208,7 +208,11 @@ class SegmentKeeper:
 
     def _closed(self, live: Path, stream: Stream) -> list[tuple[int, str, int | None]]:
         """Return the closed segments: first ``seq``, name, and where the next one begins (None: nothing follows)."""
-        closed = closed_segments(self._files.names(live.parent), stream)
+        try:
+            closed = closed_segments(self._files.names(live.parent), stream)
+        except OSError as error:
+            self._tell_once(live.parent, "data_collection.segments_unreadable", str(error))
+            return []
         begins: list[int | None] = [first for first, _ in closed[1:]]
         begins.append(self._first_seq(live, stream) if closed else None)
         return [(first, name, begin) for (first, name), begin in zip(closed, begins, strict=False)]
