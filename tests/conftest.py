@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from collector.config import Config, Daemon, QuestDB
 from collector.errors import InstallError
@@ -16,6 +17,10 @@ from collector.storage.migrations import migrate
 from collector.storage.sql import Connection, connect
 
 START_ATTEMPTS = 5
+
+# No deadline: how long an example takes says something about the machine, and a failure prints how to have it again.
+settings.register_profile("collector", deadline=None, print_blob=True)
+settings.load_profile("collector")
 
 
 @dataclass(frozen=True)
