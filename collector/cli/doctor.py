@@ -78,7 +78,7 @@ def _daemon(data_dir: Path) -> tuple[list[str], Any]:
     from collector.requests import ResyncRequest, to_arguments
 
     try:
-        sessions = ask(data_dir, "sessions")
+        sessions = ask(data_dir, "status")["sessions"]
     except DaemonNotRunning:
         return [], None
     running = [entry["session_id"] for entry in sessions if entry["state"] not in ("completed", "failed")]

@@ -11,6 +11,8 @@ import pytest
 from collector.config import QuestDB
 from collector.errors import DatabaseUnavailable, ManifestError
 from collector.reading.verify import verify_session
+from collector.session.manifest import FileRecord, load_manifest, save_manifest
+from collector.storage.files import OperatingSystem
 from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
 
 MakeSession = Callable[..., Any]
@@ -306,3 +308,47 @@ def test_progress_is_told(make_session: MakeSession) -> None:
 
 def _book(n: int) -> str:
     return f"{1_700_006_400_000_000 + n},1,1,,,,,2,1,,,,,{n},{n},5"
+
+
+def release(session: Any, symbol: str, last_seq: int) -> None:
+    """Delete the first trades of a symbol from the CSV, as the collector does once QuestDB has them."""
+    lines = session.lines(PRICES, symbol)
+    gone = [line for line in lines if int(line.split(",")[6]) <= last_seq]
+    session.path(PRICES, symbol).unlink()
+    session.append(PRICES, symbol, lines[len(gone) :])
+    times = [int(line.split(",")[0]) for line in gone]
+    manifest = load_manifest(session.directory)
+    record = FileRecord("prices", symbol, f"{symbol}/prices.csv", rows=len(lines), next_seq=len(lines) + 1)
+    record.release(last_seq, len(gone), min(times), max(times))
+    manifest.files = [record]
+    save_manifest(session.directory, manifest, OperatingSystem())
+
+
+def test_released_rows_are_counted_in_questdb(delivered: Any, database: Any) -> None:
+    """They are no jump and no extra; candles of their minutes are said to be of released trades."""
+    release(delivered, "BTC_USDT", 100)
+    report = verify_session(delivered.directory, database.settings)
+    assert report.agrees, report.text()
+    part = next(part for part in report.streams if (part.stream, part.symbol) == ("prices", "BTC_USDT"))
+    assert (part.rows, part.equal_rows, part.released) == (260, 260, 100)
+    candles = next(part for part in report.candles if part.symbol == "BTC_USDT")
+    assert candles.released > 0
+    assert candles.released + candles.candles == 19
+    assert "100 released" in report.text()
+    assert verify_session(delivered.directory, None).agrees
+
+
+def test_released_rows_that_questdb_lost_are_found(make_session: MakeSession, database: Any) -> None:
+    """Nobody has them any more, and verify says so."""
+    session = make_session()
+    session.write_market("BTC_USDT")
+    bodies = [
+        b"".join(line for line in body.splitlines(keepends=True) if b" seq=77i" not in line)
+        for body in session.bodies()
+    ]
+    database.send(bodies[0])
+    release(session, "BTC_USDT", 100)
+    report = verify_session(session.directory, database.settings)
+    found = [d for d in report.differences() if d.stream == "prices"]
+    assert [d.reason for d in found] == ["released"]
+    assert "of 100 rows that only QuestDB should have any more it has 99" in str(found[0])
