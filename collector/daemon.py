@@ -525,6 +525,7 @@ class Daemon:
             console_url=self._database.console_url,
             pg_address=self._database.pg_address,
             pid=self._database.pid,
+            version=self._database.version,
             starting=not self._database.starts and self._database.mode == "embedded" and not self._database.reason,
             now_us=self._clock.now_us(),
         )

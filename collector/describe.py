@@ -182,6 +182,7 @@ def describe_database(
     pid: int | None,
     starting: bool,
     now_us: int,
+    version: str = "",
 ) -> QuestDBStatus:
     """Put together what the server's supervisor and the replicator say."""
     if replicator is None:
@@ -194,6 +195,7 @@ def describe_database(
         mode=mode,
         state=state,
         reason=reason or f"{replicator.reason} {replicator.hint}".strip(),
+        version=version,
         console_url=console_url,
         pg_address=pg_address,
         pid=pid,

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from collector.config import Config, QuestDB
 from collector.errors import CollectorError, DatabaseMisconfigured, DatabaseUnavailable
-from collector.storage.embedded import EmbeddedServer, resolve_settings
+from collector.storage.embedded import VERSION, EmbeddedServer, resolve_settings
 from collector.storage.migrations import migrate, repair_tables
 from collector.storage.questdb import HttpTransport, Maybe, Outcome, Row
 
@@ -104,6 +104,11 @@ class DatabaseSupervisor:
     def pid(self) -> int | None:
         """Return the embedded server's process, None where none of ours runs."""
         return self._server.status().pid if self._server else None
+
+    @property
+    def version(self) -> str:
+        """Return the embedded server's version; empty where the server is somebody else's."""
+        return VERSION if self._server else ""
 
     @property
     def console_url(self) -> str:
