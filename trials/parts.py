@@ -137,7 +137,14 @@ class Exchange:
 class Database:
     """A real QuestDB as a process that can be killed, frozen, rolled back and asked without the project's client."""
 
-    def __init__(self, root: Path, *, heap_max: str = "512m", start_timeout_s: float = 120) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        heap_max: str = "512m",
+        start_timeout_s: float = 120,
+        extra_environment: Mapping[str, str] | None = None,
+    ) -> None:
         for attempt in range(_START_ATTEMPTS):
             http_port, pg_port = free_ports(2)
             self.server = EmbeddedServer(
@@ -146,7 +153,7 @@ class Database:
                 pg_port=pg_port,
                 heap_max=heap_max,
                 start_timeout_s=start_timeout_s,
-                extra_environment={"QDB_DEV_MODE_ENABLED": "true"},
+                extra_environment={"QDB_DEV_MODE_ENABLED": "true", **(extra_environment or {})},
             )
             self.server.install()
             try:
@@ -266,6 +273,7 @@ class Daemon:
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("QUESTDB_", "COLLECTOR_"))},
             **environment,
+            "COLLECTOR_DEBUG": "1",  # a daemon that ends by a fault of its own says where
         }
         self._config = folder / "config.toml"
         self._place = ("--config", str(self._config), "--data-dir", str(data_dir))
@@ -360,8 +368,10 @@ class Daemon:
         """Wait until everything durable is acknowledged and the replica is live."""
 
         def delivered() -> bool:
-            database = self.status().get("questdb", {})
-            return bool(database.get("state") == "LIVE" and database.get("lag_rows") == 0)
+            status = self.status()
+            database = status.get("questdb", {})
+            behind = [s for s in status.get("sessions", []) if s["delivered_rows"] < sum(s["rows"].values())]
+            return bool(database.get("state") == "LIVE" and database.get("lag_rows") == 0 and not behind)
 
         wait_until(delivered, f"delivery: {self.status().get('questdb')}", bound_s, poll_s=0.1)
 
