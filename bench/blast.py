@@ -1,4 +1,4 @@
-"""A load server: Binance's aggTrade frames on a loopback websocket, as fast as the client takes them or at a steady pace.
+"""A load server: Binance's aggTrade frames on a loopback websocket, as fast as they are taken or at a steady pace.
 
 Every frame is 210 bytes of payload, ids count up per symbol, and exchange time moves with the frames, so that what
 arrives can be checked against what was sent. It starts when the client's subscription is acknowledged, and closes with

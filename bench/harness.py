@@ -99,7 +99,7 @@ def cpu_s(pid: int) -> float:
     if sys.platform == "linux":
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    shown = subprocess.run(["ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    shown = subprocess.run(["/bin/ps", "-o", "cputime=", "-p", str(pid)], capture_output=True, text=True, check=True)
     total = 0.0
     for part in shown.stdout.strip().replace("-", ":").split(":"):
         total = total * 60 + float(part)
@@ -113,7 +113,7 @@ def resident_mb(pid: int, *, peak: bool = False) -> float:
         for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
             if line.startswith(wanted):
                 return int(line.split()[1]) / 1000
-    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    shown = subprocess.run(["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     return int(shown.stdout) / 1000
 
 
@@ -172,9 +172,7 @@ def server_process(module: str, *arguments: str, core: int | None = None) -> Ite
 
 
 @contextlib.contextmanager
-def load_server(
-    count: int, *, symbols: int = 1, rate: float = 0, core: int | None = None
-) -> Iterator[tuple[str, str]]:
+def load_server(count: int, *, symbols: int = 1, rate: float = 0, core: int | None = None) -> Iterator[tuple[str, str]]:
     """Run ``bench.blast``; yield its websocket and REST addresses."""
     arguments = ["--count", str(count), "--symbols", str(symbols), "--rate", str(rate)]
     with server_process("bench.blast", *arguments, core=core) as facts:
@@ -220,8 +218,8 @@ class Place:
         password = settings.http_password.get_secret_value()
         token = base64.b64encode(f"{settings.http_user}:{password}".encode()).decode()
         url = f"http://{settings.ilp_host}:{settings.ilp_port}/exec?" + urllib.parse.urlencode({"query": sql})
-        request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})  # noqa: S310  our own server
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  as above
+        request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  our own server
             rows: list[list[Any]] = json.loads(answer.read())["dataset"]
             return rows
 
@@ -326,7 +324,9 @@ class DaemonProcess:
             time.sleep(poll_s)
         raise RuntimeError(f"the session was not done within {timeout_s:g} s")
 
-    def wait_until_done(self, session_id: str, trades: int, *, timeout_s: float, poll_s: float = 0.25) -> dict[str, Any]:
+    def wait_until_done(
+        self, session_id: str, trades: int, *, timeout_s: float, poll_s: float = 0.25
+    ) -> dict[str, Any]:
         """Wait as ``wait_until_delivered`` and look whether exactly the trades that were sent are there.
 
         Raises:

@@ -1,4 +1,4 @@
-"""500 symbols at once, as fast as the daemon takes them: what a trade costs, and how long a flush of 500 files lasts."""
+"""500 symbols at once, as fast as they are taken: what a trade costs, and how long a flush of 500 files lasts."""
 
 from __future__ import annotations
 

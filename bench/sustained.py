@@ -28,7 +28,7 @@ def measure(place: Place, scale: Scale) -> list[Result]:
         session_id = daemon.start(ws_url, rest_url, symbol_names(SYMBOLS))
         status = daemon.wait_until_done(session_id, count, timeout_s=scale.sustained_s + TIMEOUT_MARGIN_S, poll_s=1)
         used_s = daemon.cpu_s() - before_s
-    lasted_s = (status["ended_us"] - status["started_us"]) / 1e6
+    lasted_s = (status["ended_us"] - status["created_us"]) / 1e6
     rate = count / lasted_s
     return [
         Figure(
