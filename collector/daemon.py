@@ -273,6 +273,8 @@ class Daemon:
                 if not error.retryable:
                     self._deliver(self._data_dir / f"session_{manifest.session_id}", manifest)
                     return
+            except OSError as error:  # no descriptor is left, for one: that passes
+                self._log.warning("data_collection.session_not_resumed", session=manifest.session_id, reason=str(error))
             else:
                 return
             with contextlib.suppress(TimeoutError):

@@ -221,7 +221,8 @@ class Replicator:
 
     def _turn(self) -> bool:
         try:
-            self._do_posted()
+            if self._do_posted():
+                self._publish(now=True)  # a request may block for seconds: meanwhile, what waits must show
             busy = self._courier.work()
             self._outbox.save_due()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong here must never end delivery
@@ -231,9 +232,11 @@ class Replicator:
             return False
         return busy
 
-    def _do_posted(self) -> None:
+    def _do_posted(self) -> bool:
+        posted = bool(self._posted)
         while self._posted:
             self._posted.popleft()()
+        return posted
 
     def _is_over(self) -> bool:
         if self._stop_at_s is None:

@@ -74,6 +74,12 @@ class SessionReplica:
                 if self.failures == 1:
                     self._log.debug("data_collection.session_row_waits", session=session_id, reason=str(error))
                 return False
+            except Exception as error:  # noqa: BLE001  (a row about a session must never end collecting it)
+                self._waiting.setdefault(session_id, row)
+                self.failures += 1
+                if self.failures == 1:
+                    self._log.error("data_collection.session_row_failed", session=session_id, exc_info=error)
+                return False
             self.failures = 0
             if session_id not in self._known:
                 self._known.add(session_id)

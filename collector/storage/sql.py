@@ -81,6 +81,8 @@ class Connection:
             )
         except psycopg.Error as error:
             raise self._explain(error) from error
+        except OSError as error:  # no descriptor is left, for one
+            raise DatabaseUnavailable(f"QuestDB at {self.address} cannot be reached: {error}.") from error
         # psycopg sends a small integer as a smallint, which QuestDB neither takes for a TIMESTAMP nor compares with it.
         self._connection.adapters.register_dumper(int, Int8Dumper)
 
@@ -153,6 +155,8 @@ class Connection:
             yield
         except psycopg.Error as error:
             raise self._explain(error) from error
+        except OSError as error:
+            raise DatabaseUnavailable(f"QuestDB at {self.address} cannot be asked: {error}.") from error
         finally:
             timer.cancel()
 

@@ -165,13 +165,19 @@ class DatabaseSupervisor:
                 delay_s = _RETRY_FIRST_S
                 self.tried.set()
                 await self._wait(_WATCH_INTERVAL_S)
-            except CollectorError as error:
-                if str(error) != self.reason:
-                    self._log.warning("questdb.start_failed", reason=error.message, hint=error.hint)
-                self.reason = str(error)
+            except (CollectorError, OSError) as error:
+                self._note_failure(error)
                 self.tried.set()
                 await self._wait(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_CAP_S)
+
+    def _note_failure(self, error: CollectorError | OSError) -> None:
+        """Keep why there is no server, and say it where it is news; OSError: no descriptor is left, for one."""
+        if isinstance(error, OSError):
+            error = CollectorError(f"The embedded QuestDB cannot be looked after: {error}.")
+        if str(error) != self.reason:
+            self._log.warning("questdb.start_failed", reason=error.message, hint=error.hint)
+        self.reason = str(error)
 
     async def stop(self, *, end_server: bool) -> None:
         """Watch no longer; with ``end_server``, end the embedded server too."""
