@@ -410,25 +410,6 @@ class TestFaultsOnTheWay:
         assert delivery.delivered()
         assert list(range(1, 101)) == delivery.sequence()
 
-    def test_what_waits_shows_while_a_request_hangs(self, questdb: Any, make_delivery: Make, fault_proxy: Make) -> None:
-        """Nobody may take a delivery for done because the thread that tells is blocked."""
-        proxy = fault_proxy(questdb.settings.ilp_port)
-        delivery = make_delivery(questdb.settings, check_interval_s=60, request_timeout_s=60)
-        file = delivery.file()
-        delivery.start(proxy.port)
-        until_state(delivery, State.LIVE)
-        proxy.stall()
-        delivery.commit(file.append_many(1000))
-
-        async def until_shown() -> None:
-            async with asyncio.timeout(20):
-                while delivery.replicator.status().lag_rows != 1000:
-                    await asyncio.sleep(0.01)
-
-        asyncio.run(until_shown())
-        proxy.heal()
-        assert delivery.delivered()
-
     def test_a_stop_during_an_outage_ends_in_time(self, questdb: Any, make_delivery: Make, fault_proxy: Make) -> None:
         """A server that is down is not waited for at the end; the next start delivers the rest."""
         proxy = fault_proxy(questdb.settings.ilp_port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 import structlog
 
 from collector.errors import DatabaseUnavailable
@@ -101,3 +102,26 @@ def test_rows_reach_the_real_table(questdb: Any) -> None:
 
     found = asyncio.run(read())
     assert [(r.status, r.prices_count) for r in found] == [("completed", 7)]
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ZeroDivisionError("a bug")], ids=repr)
+def test_an_error_that_nobody_expected_ends_nothing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row about a session is tried again like any other; collecting does not notice."""
+    monkeypatch.setattr(session_replica, "_RETRY_S", 0.01)
+
+    class Broken(Table):
+        def upsert(self, given: SessionRow) -> None:
+            if self.calls < 2:
+                self.calls += 1
+                raise error
+            super().upsert(given)
+
+    table = Broken()
+
+    async def act(replica: SessionReplica) -> None:
+        replica.put(row("a"))
+        while "a" not in table.rows:
+            await asyncio.sleep(0.005)
+
+    run(table, act)
+    assert table.calls == 3
