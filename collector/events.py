@@ -17,9 +17,9 @@ Level = tuple[str, str]
 
 
 class Trade(msgspec.Struct, gc=False):
-    """One public trade. ``side`` is the taker's. ``trade_id`` is an int where the exchange numbers its trades, else text.
+    """One public trade. ``side`` is the taker's. ``trade_id`` is an int where the exchange numbers its trades.
 
-    ``first_raw_id`` and ``last_raw_id`` bound the exchange's trades that an aggregated trade stands for (None otherwise).
+    ``first_raw_id`` and ``last_raw_id`` bound the exchange's trades that an aggregated trade stands for.
     ``source`` is ``ws`` or ``rest``.
     """
 
@@ -158,8 +158,8 @@ class ServerNotice(msgspec.Struct, gc=False):
 Event = Trade | PastTrade | OffBookPrint | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
 
 GapCause = Literal[
-    "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected", "restart",
-    "rotation", "exchange_maintenance", "log_damaged",
+    "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected",
+    "restart", "rotation", "exchange_maintenance", "log_damaged",
 ]  # fmt: skip
 GapState = Literal["open", "repaired", "partial", "unrecoverable"]
 

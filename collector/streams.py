@@ -42,7 +42,7 @@ class Stream:
         name: the word for it everywhere (``--data-types``, the ledger, metrics).
         file: the CSV file's name.
         table: the QuestDB table.
-        columns: the CSV's columns in order; the first is the designated timestamp, the last or an earlier one is ``seq``.
+        columns: the CSV's columns in order; the first is the designated timestamp, and one of them is ``seq``.
         keys: the table's DEDUP UPSERT KEYS, as database columns.
         per_symbol: the file stands in the symbol's folder (otherwise in the session's, and ``symbol`` is a CSV column).
         keyed: the last row of a key counts (candles, gaps), so rows of one key must reach the table in file order.

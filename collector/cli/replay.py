@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from collector.cli.output import EXIT_FAILED
 from collector.cli.options import (
     DATA_TYPES,
     DURATION,
@@ -23,6 +22,7 @@ from collector.cli.options import (
     json_option,
     place_options,
 )
+from collector.cli.output import EXIT_FAILED
 from collector.cli.sessions import ask_status, make_start_request, one_session, read_session, stop_one
 from collector.errors import UsageError
 

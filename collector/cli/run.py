@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collector.cli.output import EXIT_FAILED
 from collector.cli.options import EXCHANGE, SYMBOLS, config_option, data_dir_option
+from collector.cli.output import EXIT_FAILED
 from collector.errors import CollectorError, ConnectionLost, DaemonNotRunning, ExchangeRefused
 from collector.streams import DATA_TYPES
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from collector.cli.output import EXIT_FAILED
 from collector.cli.options import SESSION, data_dir_of, json_option, place_options
+from collector.cli.output import EXIT_FAILED
 from collector.errors import DaemonNotRunning
 
 if TYPE_CHECKING:

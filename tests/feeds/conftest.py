@@ -248,7 +248,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Return once a condition holds; the test's own bound ends the waiting."""
-        while not condition():  # noqa: ASYNC110  what is waited for is a state of the product, which has no events for tests
+        while not condition():
             await asyncio.sleep(0.005)
 
 
