@@ -11,12 +11,15 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,\
 	$(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $(name))))
 
-.PHONY: help run test bench lint types layers lock clean
+.PHONY: help run test bench chaos soak load lint types layers lock clean
 
 help:
 	@echo "make run      collect live ticks, from an empty machine (ARGS=\"--seconds 60\" for options)"
 	@echo "make test     run the whole test suite, against a QuestDB of its own (ARGS=\"-k name\" for pytest)"
 	@echo "make bench    measure speed and memory"
+	@echo "make chaos    break everything by a seed and judge what is left (SEED=1 SEEDS=1 SECONDS=60)"
+	@echo "make soak     collect 20,000 rows a second and look at what creeps (MINUTES=30)"
+	@echo "make load     a flood with an outage in its middle, and a backlog of ten million rows"
 	@echo "make lint     check style       make types    check types       make layers   check imports"
 	@echo "make lock     lock the dependencies again"
 
@@ -28,6 +31,16 @@ test: $(DEV)
 
 bench: $(DEV)
 	@$(BIN)/python -m bench $(ARGS)
+
+chaos: $(DEV)
+	@$(BIN)/python -m trials.chaos --seed $(or $(SEED),1) --seeds $(or $(SEEDS),1) --seconds $(or $(SECONDS),60) $(ARGS)
+
+soak: $(DEV)
+	@$(BIN)/python -m trials.soak --minutes $(or $(MINUTES),30) $(ARGS)
+
+load: $(DEV)
+	@$(BIN)/python -m trials.load flood $(ARGS)
+	@$(BIN)/python -m trials.load backlog $(ARGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
