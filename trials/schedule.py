@@ -117,7 +117,7 @@ def _parameters(kind: str, chance: random.Random, rate: float) -> dict[str, Any]
         },
         "malformed": {"channel": "*@aggTrade", "n": chance.randrange(1, 5)},
         "oversized": {"channel": "*@aggTrade", "size": 3 * 1024 * 1024},
-        "refuse": {"status": chance.choice([429, 500, 503])},
+        "refuse": {"status": chance.choice([500, 502, 503])},  # a 429 keeps us away for a minute, as it should
         "fail": {"path": "/api/v3/depth", "status": chance.choice([500, 503])},
         "slow": {"path": "/api/v3/*", "seconds": 2},
         "stale": {"path": "/api/v3/depth", "n": chance.randrange(5, 40)},
