@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import queue
 import re
 from collections.abc import Mapping
@@ -109,12 +110,23 @@ class Logs:
             outputs.append(on_terminal)
         if self._folder is not None:
             self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-            in_file = logging.handlers.RotatingFileHandler(
+            in_file = _PrivateFile(
                 self._folder / FILE, maxBytes=self._max_bytes, backupCount=self._backup_count, encoding="utf-8"
             )
             in_file.setFormatter(_formatter(structlog.processors.JSONRenderer(default=str)))
             outputs.append(in_file)
         return outputs
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o640)
+
+
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """Files that others cannot read, whatever the umask was when they were made."""
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_open_private)
 
 
 class _Queueing(logging.handlers.QueueHandler):

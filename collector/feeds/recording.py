@@ -276,7 +276,7 @@ def _is_complete(line: Line) -> bool:
 
 def _open_to_append(path: Path) -> int:
     """Open a recording for appending, without the torn last line that a crash left in it."""
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     size = os.fstat(fd).st_size
     end = size
     while end > 0:

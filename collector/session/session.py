@@ -268,9 +268,9 @@ class Session:
         return {symbol: self._make_candles(symbol, self.directory, self._resumed) for symbol in self.manifest.symbols}
 
     def _make_directory(self) -> None:
-        if not self._resumed and self._storage.names(self.directory):
-            raise UsageError(f"{self.directory} exists already.", hint="Choose another --id.")
         try:
+            if not self._resumed and self._storage.names(self.directory):
+                raise UsageError(f"{self.directory} exists already.", hint="Choose another --id.")
             self._storage.make_folder(self.directory)
         except OSError as error:
             raise LogError(f"{self.directory} could not be made: {error.strerror or error}.", permanent=True) from error
@@ -511,7 +511,7 @@ class Session:
             await self._guarded_upkeep(lambda: keeper.compress(self.manifest))
         try:
             await self._in_log_thread(self._hash_files)
-        except LogError as error:
+        except (LogError, OSError) as error:
             self._log.warning("data_collection.files_not_hashed", reason=str(error))
         await self._try_to_save_manifest()
         self._tell()
