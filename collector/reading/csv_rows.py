@@ -22,6 +22,7 @@ from collector.candles.aggregator import EXACT, Candle, Ticks
 from collector.errors import LogError
 from collector.events import Trade
 from collector.storage.csv_log import Released, symbol_folder
+from collector.storage.segments import MAX_LINE_BYTES
 from collector.streams import OHLCV, PRICES, Stream
 
 _CHUNK_BYTES = 1 << 16  # its fields stay in the processor's cache: 0.4 µs a row against 0.95 at 2 MiB
@@ -109,7 +110,7 @@ def read_file(path: Path, stream: Stream, *, batch_rows: int = DEFAULT_BATCH_ROW
     """
     try:
         with open_segment(path) as file:
-            header = file.readline()
+            header = file.readline(MAX_LINE_BYTES)
             if not header.endswith(b"\n"):
                 return
             positions = _positions(path, header, stream)
@@ -164,6 +165,8 @@ def _cut(file: IO[bytes]) -> Iterator[bytes]:
         if end:
             yield rest + chunk[:end]
             rest = chunk[end:]
+        elif len(rest) > MAX_LINE_BYTES:
+            raise OSError(f"a line of more than {MAX_LINE_BYTES} bytes")
         else:
             rest += chunk
 

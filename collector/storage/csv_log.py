@@ -334,7 +334,7 @@ class CsvLog:
         if not scan.last_row:
             return scan
         scan.last_seq = _seq_of(scan.last_row, file.stream)
-        first_row = self._files.read(fd, _CHUNK, len(header)).partition(b"\n")[0].decode()
+        first_row = self._files.read(fd, _CHUNK, len(header)).partition(b"\n")[0].decode("utf-8", "replace")
         scan.first_seq = _seq_of(first_row, file.stream)
         scan.first_row = first_row
         scan.rows = scan.last_seq - scan.first_seq + 1
@@ -349,7 +349,8 @@ class CsvLog:
         previous = scan.first_seq - 1
         lost = []
         for row in self._read_rows(fd, len(file.stream.header.encode()), scan.good):
-            seq = int(row[file.stream.seq_index]) if len(row) == len(file.stream.columns) else 0
+            text = row[file.stream.seq_index] if len(row) == len(file.stream.columns) else ""
+            seq = int(text) if _is_number(text.encode()) else 0
             if seq > previous + 1:
                 lost.append((previous + 1, seq - 1))
             previous = max(previous, seq)
@@ -378,7 +379,7 @@ class CsvLog:
                     break  # the line begins in the chunk before this one
                 if _is_row(tail[line_start:newline], file.stream):
                     scan.good = start + newline + 1
-                    scan.last_row = tail[line_start:newline].decode()
+                    scan.last_row = tail[line_start:newline].decode("utf-8", "replace")
                     return
                 unread = line_start
             # A chunk of a mebibyte without the start of a line is nothing of ours, as is one without an end of line.
@@ -702,7 +703,7 @@ class CsvLog:
             content = self._files.read(fd, end - begin, begin) + rest
             cut = 0 if begin == start else content.find(b"\n") + 1
             rest = content[:cut]
-            lines = content[cut:].decode().split("\n")
+            lines = content[cut:].decode("utf-8", "replace").split("\n")
             rows = [line.split(",") for line in lines if line] + rows
             end = begin
             if rows and not wanted(rows[0]):
@@ -753,7 +754,7 @@ def _rows_in(pieces: Iterable[bytes]) -> Iterator[list[str]]:
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
-            yield line.decode().split(",")
+            yield line.decode("utf-8", "replace").split(",")
 
 
 def _tail_in(pieces: Iterable[bytes], wanted: Callable[[list[str]], bool]) -> list[list[str]]:
@@ -763,7 +764,7 @@ def _tail_in(pieces: Iterable[bytes], wanted: Callable[[list[str]], bool]) -> li
     header = True
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
-        found = [line.decode().split(",") for line in lines[header:]]
+        found = [line.decode("utf-8", "replace").split(",") for line in lines[header:]]
         header = header and not lines
         if found and not wanted(found[0]):
             rows.clear()
@@ -787,7 +788,7 @@ def _is_number(text: bytes) -> bool:
 
 def _seq_of(row: str, stream: Stream) -> int:
     fields = row.split(",")
-    if len(fields) <= stream.seq_index or not fields[stream.seq_index].isdigit():
+    if len(fields) <= stream.seq_index or not _is_number(fields[stream.seq_index].encode()):
         raise LogError(f"A first row of {stream.file} is not a row: {row[:80]!r}.", permanent=True)
     return int(fields[stream.seq_index])
 

@@ -251,7 +251,12 @@ def escape_tag(value: str) -> str:
 
 
 def _fields_of(text: str) -> list[str]:
-    return next(csv.reader((text,)), [""]) if '"' in text else text.split(",")
+    if '"' not in text:
+        return text.split(",")
+    try:
+        return next(csv.reader((text,)), [""])
+    except csv.Error:
+        return [""]
 
 
 def _interleave(literals: list[str], columns: list[list[str]], ends: list[str]) -> str:

@@ -105,7 +105,7 @@ class RejectedRows:
                 if not line.endswith(b"\n"):
                     break
                 end += len(line)
-                fields = next(csv.reader((line.decode("utf-8", "replace").rstrip("\n"),)), [])
+                fields = _fields_of(line)
                 if len(fields) == len(_HEADER.split(",")) and end > len(_HEADER):
                     known.add(RejectedRow(*fields).identity)
             if end < size:
@@ -123,6 +123,13 @@ class RejectedRows:
             yield from (line + b"\n" for line in lines)
         if rest:
             yield rest
+
+
+def _fields_of(line: bytes) -> list[str]:
+    try:
+        return next(csv.reader((line.decode("utf-8", "replace").rstrip("\n"),)), [])
+    except csv.Error:
+        return []  # somebody else wrote it: it is none of our rows
 
 
 def _one_line(text: str) -> str:

@@ -278,10 +278,10 @@ class StreamReader:
 
     def _seq_of(self, line: bytes, columns: tuple[str, ...]) -> int | None:
         text = line.decode("utf-8", "replace")
-        fields = next(csv.reader((text,)), [""]) if '"' in text else text.split(",")
         try:
+            fields = next(csv.reader((text,)), [""]) if '"' in text else text.split(",")
             return int(fields[columns.index("seq")])
-        except (IndexError, ValueError):
+        except (IndexError, ValueError, csv.Error):
             return None
 
     def _check_row_before(self, segment: _Segment, position: Position) -> None:

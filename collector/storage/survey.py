@@ -13,6 +13,7 @@ from collector.streams import Stream
 
 _CHUNK = 1 << 18
 _SPANS_PER_QUERY = 100
+_MAX_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
     rest, header = b"", True
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
+            raise ValueError("a line is too long")
         if header and lines:
             header = False
             del lines[0]

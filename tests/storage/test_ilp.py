@@ -272,3 +272,11 @@ class TestExactness:
         assert delivery.delivered()
         found = delivery.select("bid_price_1", "tick_orderbook", "order by seq")
         assert [float(text) for text in texts] == [row[0] for row in found]
+
+
+def test_a_quoted_line_that_is_no_csv_is_refused_and_not_an_error() -> None:
+    """A carriage return outside of quotes, and a field longer than the csv module takes."""
+    encoder = Encoder(PRICES, {"session_id": "x", "exchange": "sim", "symbol": "A_B"})
+    for line in ('1,"2\r3",4\r5', '1,"' + "9" * 200_000 + '"'):
+        assert encoder.fields_of(line) is None
+        assert len(encoder.encode(line.encode() + b"\n").refused) == 1
