@@ -36,6 +36,7 @@ DRAIN_BOUND_S = 60.0
 _DISK_MB = 384
 _ROOM_BYTES = 2048
 _AFTER_S = 4.0
+_REQUEST_BOUND_S = 90.0  # daemon, database or both may be down when a fault waits for the next request
 CONFIG = """
 [session]
 heartbeat_interval_s = 2
@@ -290,7 +291,7 @@ class Chaos:
         if kind not in ("black hole", "refused connections"):
             # One is armed at a time, so that what happened can be told by what is no longer armed.
             with contextlib.suppress(TrialError):
-                wait_until(lambda: not proxy.armed or self._over.is_set(), "a request", 20)
+                wait_until(lambda: not proxy.armed or self._over.is_set(), "a request", _REQUEST_BOUND_S)
             if not proxy.armed:
                 self.fired[kind] += 1
         else:

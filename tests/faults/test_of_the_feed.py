@@ -43,6 +43,7 @@ class Bomber:
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(30)
+        self._loop.close()
 
     async def _serve(self) -> None:
         async with serve(self._talk, "127.0.0.1", 0, process_request=self._answer, compression="deflate") as server:
