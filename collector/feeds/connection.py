@@ -11,6 +11,7 @@ whole, plain text message: those are taken out of its buffer between two frames 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Generator
@@ -39,20 +40,28 @@ _BINARY: Final = Opcode.BINARY
 _WHOLE_TEXT: Final = 0x81
 """A frame's first byte where it is a text message in one frame, without an extension."""
 _TWO_BYTE_LENGTH: Final = 126
+_CROWDED_BYTES_PER_S: Final = 2_000_000  # several times what a whole exchange sends, a fraction of what we can read
+_CROWDED_BYTES: Final = 64 * 1024  # are read between two pauses, so that there are not too many
 _log = logging.getLogger("collector.websocket")
 # The library logs what it also raises; an operator should read it once, from the feed.
 _log.setLevel(logging.CRITICAL)
 
 
+def _never() -> bool:
+    return False
+
+
 class Receiver(msgspec.Struct, frozen=True):
     """Whom a connection calls: with each text message, each binary message, and once when it has ended.
 
-    The functions must not wait. What they raise ends the connection, and ``Connection.failure`` is that error.
+    The functions must not wait. What they raise ends the connection, and ``Connection.failure`` is that error. While
+    ``crowded`` says so, no more than 2 MB/s are read, and TCP slows the sender down.
     """
 
     text: Callable[[bytes], None]
     binary: Callable[[bytes], None]
     ended: Callable[[], None]
+    crowded: Callable[[], bool] = _never
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -138,6 +147,8 @@ class _Socket(ClientConnection):
 
     receiver: Receiver
     failure: Exception | None = None
+    _read_bytes = 0
+    _pause: asyncio.TimerHandle | None = None
 
     def take_over(self, receiver: Receiver, max_size: int) -> None:
         """Have messages handed to a receiver; before the handshake."""
@@ -147,6 +158,23 @@ class _Socket(ClientConnection):
         # The parser holds on to the reader that it was started with.
         protocol.parser = protocol.parse()
         next(protocol.parser)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.receiver.crowded() and self._pause is None and self.protocol.state is State.OPEN:
+            self._read_bytes += len(data)
+            if self._read_bytes >= _CROWDED_BYTES and not self.transport.is_closing():
+                self.transport.pause_reading()
+                self._pause = self.loop.call_later(self._read_bytes / _CROWDED_BYTES_PER_S, self.read_on)
+
+    def read_on(self) -> None:
+        """End a pause."""
+        self._read_bytes = 0
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         if self.response is None or not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
@@ -172,6 +200,8 @@ class _Socket(ClientConnection):
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         super().connection_lost(exc)
         if self.response is not None:
             self.receiver.ended()
@@ -213,6 +243,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close in order: messages that arrive before the peer's answer are still delivered. Safe when it has ended."""
+        self._socket.read_on()
         await self._socket.close()
 
 

@@ -225,7 +225,7 @@ class Feed:
                     take_other(link, event)
 
         if self._recorder is None:
-            return Receiver(text=take, binary=take, ended=link.wake)
+            return Receiver(text=take, binary=take, ended=link.wake, crowded=self._sink.is_crowded)
         record = self._recorder.frame
 
         def take_recorded(kind: str) -> Callable[[bytes], None]:
@@ -235,7 +235,8 @@ class Feed:
 
             return take_and_record
 
-        return Receiver(text=take_recorded("<"), binary=take_recorded("b"), ended=link.wake)
+        take_text, take_binary = take_recorded("<"), take_recorded("b")
+        return Receiver(text=take_text, binary=take_binary, ended=link.wake, crowded=self._sink.is_crowded)
 
     def _parse_marking_past(self, payload: bytes, received_us: int) -> Sequence[Event]:
         """Read a message; mark trades as past in the first message of a symbol's trades on a connection."""

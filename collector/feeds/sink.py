@@ -20,6 +20,10 @@ class Sink(Protocol):
 
     def add_kline(self, kline: Kline) -> None: ...
 
+    def is_crowded(self) -> bool:
+        """Return whether so many rows wait that it is better to let the next ones wait on the wire."""
+        ...
+
     def observe(self, symbol: str, timestamp_us: int) -> None:
         """Learn an exchange time that was seen on any stream of the symbol; times may come out of order."""
         ...

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from collector.events import BookTop, Gap, Kline, Trade
 
 _MAX_KLINES = 20_000
+_CROWDED_SHARE = 5  # from a fifth of its bound on, a buffer is crowded
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class SessionBuffer:
         self.written = 0
         self.dropped = 0
         self.klines_dropped = 0
+        self._crowded_from = max_rows // _CROWDED_SHARE
         self._ceiling = max_rows  # how many may have been received before the next one is dropped
         self._trades: list[Trade] = []
         self._books: list[BookTop] = []
@@ -89,6 +91,10 @@ class SessionBuffer:
     def pending(self) -> int:
         """Return how many rows are neither written nor given up."""
         return len(self._trades) + len(self._books) + self._in_flight
+
+    def is_crowded(self) -> bool:
+        """Return whether rows come faster than they are written: a fifth of the bound is pending."""
+        return self.received - self.written - self.dropped > self._crowded_from
 
     @property
     def full(self) -> bool:

@@ -78,6 +78,9 @@ class Collected:
         self.asked: list[str] = []
         """The frames that the server got."""
 
+    def is_crowded(self) -> bool:
+        return False
+
     def add_trade(self, trade: Trade) -> None:
         self.trades.append(trade)
 

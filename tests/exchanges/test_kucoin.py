@@ -426,6 +426,9 @@ class TestFeed:
             trades: list[Trade] = []
 
             class Sink:
+                def is_crowded(self) -> bool:
+                    return False
+
                 def add_trade(self, trade: Trade) -> None:
                     trades.append(trade)
 

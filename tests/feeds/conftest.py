@@ -60,6 +60,9 @@ class ListSink:
         self.klines: list[Kline] = []
         self.observed: dict[str, int] = {}
 
+    def is_crowded(self) -> bool:
+        return False
+
     def add_trade(self, trade: Trade) -> None:
         self.trades.append(trade)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
@@ -31,6 +33,10 @@ class Inbox:
         self.binaries: list[bytes] = []
         self.end = asyncio.Event()
         self.fail_at = fail_at
+        self.crowded_until: int | None = 0
+
+    def is_crowded(self) -> bool:
+        return self.crowded_until is None or len(self.texts) < self.crowded_until
 
     def text(self, payload: bytes) -> None:
         if payload == self.fail_at:
@@ -39,7 +45,7 @@ class Inbox:
 
     @property
     def receiver(self) -> Receiver:
-        return Receiver(text=self.text, binary=self.binaries.append, ended=self.end.set)
+        return Receiver(text=self.text, binary=self.binaries.append, ended=self.end.set, crowded=self.is_crowded)
 
 
 async def opened(bench: Any, url: str, inbox: Inbox, **changes: Any) -> Connection:
@@ -64,6 +70,43 @@ def test_messages_come_in_order(bench: Any, run: Any) -> None:
             assert inbox.texts == [b"%d" % number for number in range(1000)] + [b"in three parts"]
             assert inbox.binaries == [b"\x00\x01", b"\x02\x03"]
             await connection.close()
+
+    run(scenario())
+
+
+async def _flood(connection: ServerConnection, _: int) -> None:
+    with suppress(ConnectionClosed):
+        for number in range(20_000):
+            await connection.send(f"{number:1000d}")
+
+
+def test_a_crowded_receiver_slows_the_sender_down(bench: Any, run: Any) -> None:
+    """What does not come while the receiver is crowded comes afterwards; nothing is lost on the way."""
+
+    async def scenario() -> None:
+        inbox = Inbox()
+        inbox.crowded_until = 200
+        async with bench.serving(_flood) as server:
+            await opened(bench, server.ws_url, inbox)
+            await inbox.end.wait()
+        assert list(map(int, inbox.texts)) == list(range(20_000))
+
+    run(scenario())
+
+
+def test_a_crowded_connection_can_be_closed(bench: Any, run: Any) -> None:
+    """Closing does not wait for room, and no message is skipped before the end."""
+
+    async def scenario() -> None:
+        inbox = Inbox()
+        inbox.crowded_until = None
+        async with bench.serving(_flood) as server:
+            connection = await opened(bench, server.ws_url, inbox)
+            await bench.until(lambda: inbox.texts)
+            await connection.close()
+            assert inbox.end.is_set()
+        assert list(map(int, inbox.texts)) == list(range(len(inbox.texts)))
+        assert len(inbox.texts) < 20_000
 
     run(scenario())
 

@@ -40,6 +40,19 @@ def test_what_goes_in_comes_out_in_order() -> None:
     assert (buffer.received, buffer.written, buffer.pending, buffer.dropped) == (4, 3, 0, 1)
 
 
+def test_a_buffer_is_crowded_long_before_it_is_full() -> None:
+    """From a fifth of its bound on, until what was taken is durable."""
+    buffer = SessionBuffer(10)
+    for number in range(2):
+        buffer.add_trade(trade("BTC_USDT", number))
+    assert not buffer.is_crowded()
+    buffer.add_trade(trade("BTC_USDT", 2))
+    buffer.swap()
+    assert buffer.is_crowded()
+    buffer.mark_written(1)
+    assert not buffer.is_crowded()
+
+
 def test_a_full_buffer_drops_the_newest_and_names_them() -> None:
     """One gap for each run of a symbol and stream, with the exact ids, once there is room again."""
     buffer = SessionBuffer(2)
