@@ -422,7 +422,8 @@ class TestResuming:
         session = bench.session(bench.broken_off())
         run(session.prepare())
         assert [(*gap, entry.state) for gap, entry in zip(gaps(session), session.ledger.entries(), strict=True)] == [
-            ("prices", "sequence", 2, 4, "open"),
+            ("prices", "sequence", 2, 2, "open"),
+            ("prices", "sequence", 4, 4, "open"),
             ("prices", "restart", 3, 3, "repaired"),
         ]
         assert session.resume_points()[SYMBOL].holes == ((2, 2), (4, 4))
