@@ -131,7 +131,7 @@ class QuestDB(_Section):
     heap_max: str = Field(default="1g", pattern=r"^[0-9]+[mg]$")
     start_timeout_s: Seconds = 60
     batch_max_rows: Count = 50_000
-    batch_max_bytes: Count = 16 * 1024 * 1024
+    batch_max_bytes: Count = 8 * 1024 * 1024
     request_timeout_s: Seconds = 5
     check_interval_s: Seconds = 10
     retry_initial_s: Seconds = 0.1

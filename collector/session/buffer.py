@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from collector.events import BookTop, Gap, Kline, Trade
 
 _MAX_KLINES = 20_000
-_CROWDED_SHARE = 5  # from a fifth of its bound on, a buffer is crowded
+_CROWDED_SHARE = 8  # from an eighth of its bound on, a buffer is crowded
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class SessionBuffer:
         return len(self._trades) + len(self._books) + self._in_flight
 
     def is_crowded(self) -> bool:
-        """Return whether rows come faster than they are written: a fifth of the bound is pending."""
+        """Return whether rows come faster than they are written: an eighth of the bound is pending."""
         return self.received - self.written - self.dropped > self._crowded_from
 
     @property

@@ -41,8 +41,8 @@ def test_what_goes_in_comes_out_in_order() -> None:
 
 
 def test_a_buffer_is_crowded_long_before_it_is_full() -> None:
-    """From a fifth of its bound on, until what was taken is durable."""
-    buffer = SessionBuffer(10)
+    """From an eighth of its bound on, until what was taken is durable."""
+    buffer = SessionBuffer(16)
     for number in range(2):
         buffer.add_trade(trade("BTC_USDT", number))
     assert not buffer.is_crowded()
