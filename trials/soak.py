@@ -27,7 +27,10 @@ from trials.sessions import begin, finish
 
 SAMPLE_S = 2.0
 WARM_UP_SHARE = 0.25
-"""Of the run, in which caches, pools and the heap of the allocator fill up."""
+WARM_UP_S = 180.0
+"""Caches, pools and the heap of the allocator fill up for so much of the run, and for so long at least."""
+JUDGED_S = 120.0
+"""A line through less time than this says nothing: the run is too short to be judged by its slopes."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,16 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def judge(samples: dict[str, list[float]], times: list[float]) -> tuple[dict[str, float], list[str]]:
-    """Return the slopes per hour of what came after the warm-up, and which of them are too steep."""
-    start = next((i for i, t in enumerate(times) if t >= times[-1] * WARM_UP_SHARE), 0)
+    """Return the slopes per hour of what came after the warm-up, and which of them are too steep; see ``JUDGED_S``."""
+    warm_s = max(WARM_UP_S, times[-1] * WARM_UP_SHARE)
+    long_enough = times[-1] - warm_s >= JUDGED_S
+    start = next((i for i, t in enumerate(times) if t >= warm_s), 0) if long_enough else 0
     slopes, problems = {}, []
     for series in SERIES:
         per_s = slope(times[start:], samples[series.name][start:])
         slopes[series.name] = round(per_s * 3600, 2)
         rise = per_s * (times[-1] - times[start])
-        if per_s * 3600 > series.most_per_hour and rise > series.noise:
+        if long_enough and per_s * 3600 > series.most_per_hour and rise > series.noise:
             problems.append(f"{series.name} rises by {per_s * 3600:.1f} {series.unit} in an hour".replace("  ", " "))
     return slopes, problems
 

@@ -44,6 +44,15 @@ def test_what_rises_while_it_warms_up_is_forgiven() -> None:
     assert judge(samples, TIMES)[1] == []
 
 
+def test_a_run_that_is_over_before_it_is_warm_is_not_judged() -> None:
+    """Its slopes are shown all the same."""
+    times = TIMES[:60]
+    samples = {name: [value + t for value, t in zip(values, times, strict=False)] for name, values in level().items()}
+    slopes, problems = judge(samples, times)
+    assert problems == []
+    assert slopes["memory"] > 3000
+
+
 def test_percentiles_are_values_that_occur() -> None:
     """Of nothing it is 0."""
     assert [percentile([3, 1, 2], share) for share in (0.0, 0.5, 1.0)] == [1, 2, 3]
