@@ -7,7 +7,6 @@ wall-clock figures do not.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -17,8 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,17 +208,6 @@ class Place:
     def database(self) -> EmbeddedServer:
         """Return the place's QuestDB."""
         return EmbeddedServer.from_config(self.config)
-
-    def query(self, sql: str) -> list[list[Any]]:
-        """Ask QuestDB over HTTP, past the daemon; return the rows."""
-        settings = self.database.settings()
-        password = settings.http_password.get_secret_value()
-        token = base64.b64encode(f"{settings.http_user}:{password}".encode()).decode()
-        url = f"http://{settings.ilp_host}:{settings.ilp_port}/exec?" + urllib.parse.urlencode({"query": sql})
-        request = urllib.request.Request(url, headers={"Authorization": f"Basic {token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  our own server
-            rows: list[list[Any]] = json.loads(answer.read())["dataset"]
-            return rows
 
     def forget_sessions(self) -> None:
         """Remove what earlier daemons recorded, so that the next one has nothing to take up."""

@@ -48,8 +48,7 @@ def measure(place: Place, scale: Scale) -> list[Result]:
 def _database_alone(place: Place, beats: int) -> list[float]:
     """Send what a flush brings straight to QuestDB, again and again; return the seconds until the rows were visible."""
     session_id = f"latency-{time.time_ns()}"
-    settings = place.database.settings(place.config.questdb)
-    transport = HttpTransport.from_config(settings)
+    transport = _connect(place)
     encoder = Encoder(PRICES, {"session_id": session_id, "exchange": "binance", "symbol": "S0000_USDT"})
     per_beat = round(RATE * FLUSH_INTERVAL_S)
     delays = []
@@ -65,7 +64,7 @@ def _database_alone(place: Place, beats: int) -> list[float]:
         outcome = transport.send(PRICES.table, body, per_beat)
         if outcome != Acknowledged():
             raise RuntimeError(f"QuestDB took {per_beat} rows with {outcome}")
-        while _highest_seq(place, session_id) < last:
+        while _highest_seq(transport, session_id) < last:
             time.sleep(POLL_S)
         took_s = time.monotonic() - begin_s
         delays.append(took_s)
@@ -74,9 +73,14 @@ def _database_alone(place: Place, beats: int) -> list[float]:
     return delays
 
 
-def _highest_seq(place: Place, session_id: str) -> int:
-    rows = place.query(f"select max(seq) from tick_prices where session_id = '{session_id}'")  # noqa: S608  an id of ours
-    return int(rows[0][0] or 0)
+def _highest_seq(database: HttpTransport, session_id: str) -> int:
+    rows = database.query(f"select max(seq) last from tick_prices where session_id = '{session_id}'")  # noqa: S608  an id of ours
+    found = rows[0]["last"]
+    return found if isinstance(found, int) else 0
+
+
+def _connect(place: Place) -> HttpTransport:
+    return HttpTransport.from_config(place.database.settings(place.config.questdb))
 
 
 def _watch(daemon: DaemonProcess, session_id: str, count: int) -> list[tuple[float, int]]:
@@ -84,14 +88,16 @@ def _watch(daemon: DaemonProcess, session_id: str, count: int) -> list[tuple[flo
     seen: list[tuple[float, int]] = []
     last = 0
     deadline = time.monotonic() + count / RATE + 60
+    database = _connect(daemon.place)
     while last < count:
         if time.monotonic() > deadline:
             raise RuntimeError(f"only {last} of {count} rows were visible in time")
-        found = _highest_seq(daemon.place, session_id)
+        found = _highest_seq(database, session_id)
         if found > last:
             last = found
             seen.append((time.time(), last))
         time.sleep(POLL_S)
+    database.close()
     return seen
 
 
