@@ -77,8 +77,8 @@ $(DEV): requirements-dev.lock $(RUN)
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 
 lock: $(DEV)
-	@$(LOCK) --extra build -o requirements.lock pyproject.toml
-	@$(LOCK) --extra build --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	@$(LOCK) --all-extras -o requirements-dev.lock pyproject.toml
+	@$(LOCK) --extra build --extra research --extra dashboard --extra backtest -c requirements-dev.lock -o requirements.lock pyproject.toml
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

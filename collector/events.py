@@ -128,6 +128,65 @@ class Kline(msgspec.Struct, gc=False):
     received_us: int
 
 
+class Funding(msgspec.Struct, gc=False):
+    """What a perpetual contract's holders pay each other; what the exchange does not say in the message is None.
+
+    ``funding_rate`` is a fraction for the whole funding interval (0.0001 is one basis point), as the exchange predicts it
+    for ``next_funding_us``. Prices are of the contract's mark and of its underlying index.
+    """
+
+    symbol: str
+    timestamp_us: int
+    funding_rate: str | None
+    next_funding_us: int | None
+    mark_price: str | None
+    index_price: str | None
+    received_us: int
+    source: str = "ws"
+
+
+class OpenInterest(msgspec.Struct, gc=False):
+    """How much of a contract is held. ``amount`` is in the unit of the symbol's trades, ``value`` in quote currency."""
+
+    symbol: str
+    timestamp_us: int
+    amount: str
+    value: str | None
+    received_us: int
+    source: str = "ws"
+
+
+class Liquidation(msgspec.Struct, gc=False):
+    """A position that the exchange closed by force. ``side`` is the side of the order that closed it: ``sell`` closes a
+    long. ``price`` is what the exchange gives: the order's (bankruptcy) price, or its average fill where it says so.
+    """
+
+    symbol: str
+    timestamp_us: int
+    price: str
+    volume: str
+    side: Side
+    received_us: int
+    source: str = "ws"
+
+
+class Ticker(msgspec.Struct, gc=False):
+    """The best bid and ask. An empty side is None. ``update_id`` is None where the exchange numbers no updates.
+
+    ``timestamp_us`` is the exchange's; where the message has no time, it is ``received_us``, and ``timed`` is false.
+    """
+
+    symbol: str
+    timestamp_us: int
+    bid: str | None
+    bid_qty: str | None
+    ask: str | None
+    ask_qty: str | None
+    update_id: int | None
+    received_us: int
+    timed: bool = True
+
+
 class Acknowledged(msgspec.Struct, gc=False):
     """The exchange accepted the request of that id: this says nothing about whether it will deliver."""
 
@@ -155,7 +214,21 @@ class ServerNotice(msgspec.Struct, gc=False):
     detail: str = ""
 
 
-Event = Trade | PastTrade | OffBookPrint | BookDelta | BookSnapshot | Kline | Acknowledged | Rejected | ServerNotice
+Event = (
+    Trade
+    | PastTrade
+    | OffBookPrint
+    | BookDelta
+    | BookSnapshot
+    | Kline
+    | Funding
+    | OpenInterest
+    | Liquidation
+    | Ticker
+    | Acknowledged
+    | Rejected
+    | ServerNotice
+)
 
 GapCause = Literal[
     "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected",
