@@ -131,7 +131,7 @@ class Kline(msgspec.Struct, gc=False):
 class Funding(msgspec.Struct, gc=False):
     """What a perpetual contract's holders pay each other; what the exchange does not say in the message is None.
 
-    ``funding_rate`` is a fraction for the whole funding interval (0.0001 is one basis point), as the exchange predicts it
+    ``funding_rate`` is a fraction for the whole funding interval (0.0001 is one basis point), predicted
     for ``next_funding_us``. Prices are of the contract's mark and of its underlying index.
     """
 
