@@ -65,6 +65,21 @@ class ExchangeRefused(CollectorError):
         self.retryable = status in (0, 418, 429) or status >= 500
 
 
+class SourceRefused(ExchangeRefused):
+    """A source of history answered with an error, in a status or in the body of a good one.
+
+    Args:
+        reason: ``rate_limit``, ``unknown_symbol``, ``outage`` (also a page of HTML instead of JSON), or ``refused``.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, status: int = 0, retry_after_s: float | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, status=status, retry_after_s=retry_after_s, hint=hint)
+        self.reason = reason
+        self.retryable = reason in ("rate_limit", "outage")
+
+
 class ConnectionLost(CollectorError):
     """A websocket or REST connection could not be opened, or ended."""
 

@@ -1,0 +1,263 @@
+"""What a source of historical candles is to the rest of the project: one pure object, words in and candles out.
+
+Nothing here awaits, reads a clock or opens anything: whoever does I/O asks a walk what to send, and feeds it what came.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from collector.errors import MessageError, SourceRefused, UnknownName
+from collector.exchanges.base import Listing, Request
+from collector.exchanges.candle_sources.intervals import INTERVALS_US, bucket_start
+from collector.exchanges.decode import UNREADABLE, require_decimals
+
+SECOND_US = 1_000_000
+_LARGEST_US = 2**63 - 1
+_EXCERPT_CHARS = 300
+
+_decode = msgspec.json.Decoder(float_hook=str).decode
+
+
+class HistoryCandle(msgspec.Struct, gc=False):
+    """A candle as a source gave it, digits as text; what it does not publish is None.
+
+    ``start_us`` is the start of its bucket, in microseconds since the epoch; ``volume`` is in base currency,
+    ``quote_volume`` in quote currency; ``closed`` says that it is final.
+    """
+
+    start_us: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str | None = None
+    quote_volume: str | None = None
+    trades_count: int | None = None
+    taker_buy_volume: str | None = None
+    taker_buy_quote_volume: str | None = None
+    closed: bool = True
+
+
+class CandlePage(msgspec.Struct):
+    """One answer: its candles ascending, each once.
+
+    Args:
+        oldest_us: the start of the oldest candle that the source can give at all, where the answer tells; None else.
+    """
+
+    candles: Sequence[HistoryCandle]
+    oldest_us: int | None = None
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """A part of what was asked for that a source cannot give: bucket starts in ``[from_us, to_us)``, and why."""
+
+    from_us: int
+    to_us: int
+    reason: str
+
+
+class SourceLimits(msgspec.Struct, frozen=True):
+    """What a source allows one address.
+
+    Args:
+        weight: the sum of request weights in each ``per_s`` seconds.
+        pace_s: the least time from one request to the next, in seconds; 0 where the budget alone counts.
+        used_header: the answer's header that says how much of the minute's weight has been used; empty for none.
+    """
+
+    weight: int
+    per_s: float
+    pace_s: float = 0.0
+    used_header: str = ""
+
+
+class CandleSource(ABC):
+    """One source of candles.
+
+    Args:
+        listings: the instruments by which symbols become the source's own spelling; without one, a rule does.
+    """
+
+    name: ClassVar[str]
+    """What stands in the rows' ``source``."""
+    kind: ClassVar[Literal["exchange", "aggregator"]] = "exchange"
+    """Whether its candles are one exchange's own, or worked out over many."""
+    rest_url: ClassVar[str]
+    limits: ClassVar[SourceLimits]
+    intervals: ClassVar[Mapping[str, str]]
+    """The intervals that it has, each with the source's own word for it; others are folded from these."""
+    newest_first: ClassVar[bool] = False
+    """Whether a span of more than a page is answered with its newest candles (otherwise with its oldest)."""
+    codes: ClassVar[Mapping[str, str]] = {}
+    """The source's error codes, each with the reason that it stands for (see SourceRefused)."""
+
+    def __init__(self, listings: Sequence[Listing] = ()) -> None:
+        self._native_of = {listing.symbol: listing.native for listing in listings}
+
+    def native(self, symbol: str) -> str:
+        """Return the source's own spelling of ``BASE_QUOTE``; raise UnknownName where it cannot have one."""
+        return self._native_of.get(symbol) or self.native_by_rule(symbol)
+
+    @abstractmethod
+    def native_by_rule(self, symbol: str) -> str:
+        """Spell a symbol that no listing names."""
+
+    @abstractmethod
+    def page_size(self, interval: str) -> int:
+        """Return how many candles one answer can hold."""
+
+    @abstractmethod
+    def request(self, symbol: str, interval: str, from_us: int, to_us: int, *, now_us: int) -> Request:
+        """Return the request for the candles that start in ``[from_us, to_us)``: whole buckets, a page at most.
+
+        Args:
+            interval: one of ``intervals``.
+            now_us: the present, for sources that have different interfaces for old and new candles.
+        """
+
+    @abstractmethod
+    def read(self, document: Any, interval: str, request: Request) -> Iterable[HistoryCandle]:
+        """Turn a decoded answer into candles in any order. Numbers with a fraction come as text, as they were written.
+
+        Whatever lacks a field may raise LookupError, TypeError or ValueError.
+        """
+
+    def refusal_in(self, document: Any) -> tuple[str, str] | None:  # noqa: ARG002  for sources that override it
+        """Return the code and the words of an answer that is an error; None where it is none."""
+        return None
+
+    def reach_us(self, interval: str, now_us: int) -> int | None:  # noqa: ARG002  most go back to the beginning
+        """Return the earliest bucket start that can be had now; None where there is no such limit."""
+        return None
+
+    @property
+    def reach_reason(self) -> str:
+        """Say why older candles cannot be had."""
+        return f"{self.name} does not give candles that are older."
+
+    def oldest_in(self, document: Any, candles: Sequence[HistoryCandle]) -> int | None:  # noqa: ARG002
+        """Return the oldest start that the source can give, where an answer tells; None else."""
+        return None
+
+    def parse(self, body: bytes, interval: str, request: Request) -> CandlePage:
+        """Read the answer to a request.
+
+        Raises:
+            SourceRefused: it is an error in the source's own words, or a page of HTML.
+            MessageError: it is no answer that the source's documentation allows.
+        """
+        document = self._document(body, 200)
+        if (refused := self._refused(document, 200)) is not None:
+            raise refused
+        try:
+            candles = {candle.start_us: candle for candle in self.read(document, interval, request)}
+        except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
+            reason = str(error) or type(error).__name__
+            raise MessageError(f"An answer of {self.name} with candles cannot be read: {reason[:200]}.") from error
+        ordered = [candles[start] for start in sorted(candles)]
+        for candle in ordered:
+            _require_sound(candle, interval, self.name)
+        return CandlePage(ordered, self.oldest_in(document, ordered))
+
+    def refusal(self, status: int, body: bytes, retry_after_s: float | None = None) -> SourceRefused:
+        """Return the error that an answer with a status other than 2xx is, told apart by status and code."""
+        try:
+            document = self._document(body, status)
+            refused = self._refused(document, status)
+        except SourceRefused as error:
+            refused = error
+        except MessageError:
+            refused = None
+        if refused is None:
+            words = body[:_EXCERPT_CHARS].decode("utf-8", "replace")
+            refused = self._as_error(status, "", words)
+        refused.retry_after_s = retry_after_s
+        return refused
+
+    def _document(self, body: bytes, status: int) -> Any:
+        try:
+            return _decode(body)
+        except UNREADABLE as error:
+            if body.lstrip()[:1] == b"<":
+                raise SourceRefused(
+                    f"{self.name} answered with a page of HTML instead of JSON (HTTP status {status}).",
+                    reason="rate_limit" if status in (418, 429) else "outage",
+                    status=status,
+                ) from error
+            raise MessageError(f"An answer of {self.name} is not JSON: {error}.") from error
+
+    def _refused(self, document: Any, status: int) -> SourceRefused | None:
+        try:
+            told = self.refusal_in(document)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            told = None
+        return None if told is None else self._as_error(status, *told)
+
+    def _as_error(self, status: int, code: str, words: str) -> SourceRefused:
+        reason = self.codes.get(code, "")
+        if status in (418, 429):
+            reason = "rate_limit"
+        elif not reason:
+            reason = "outage" if status >= 500 else "unknown_symbol" if status == 404 else "refused"
+        named = f" (code {code})" if code else ""
+        return SourceRefused(f"{self.name} refused: {words[:_EXCERPT_CHARS]}{named}.", reason=reason, status=status)
+
+
+def split(symbol: str) -> tuple[str, str]:
+    """Return base and quote of ``BASE_QUOTE``; raise UnknownName where it is not written so."""
+    base, _, quote = symbol.partition("_")
+    if not base or not quote:
+        raise UnknownName("symbol", symbol, [], hint="Write symbols as BASE_QUOTE, for example BTC_USDT.")
+    return base, quote
+
+
+def text(value: object) -> str:
+    """Return a number of a decoded answer as plain decimal digits; raise TypeError or ValueError for anything else.
+
+    A number may come as JSON's number or as text; an exponent is written out, without changing the value.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"{str(value)[:40]!r} is not a number")
+    digits = str(value)
+    if "e" in digits or "E" in digits:
+        number = Decimal(digits)
+        if not number.is_finite() or abs(number.adjusted()) > 40:
+            raise ValueError(f"{digits[:40]!r} is not a number")
+        digits = format(number, "f")
+    return digits
+
+
+def time_us(value: object, unit_us: int) -> int:
+    """Return a time of an answer, in units of so many microseconds, as microseconds.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError(f"{str(value)[:40]!r} is not a time")
+    number = int(value) * unit_us
+    if not 0 <= number <= _LARGEST_US:
+        raise ValueError(f"{str(value)[:40]!r} is not a time")
+    return number
+
+
+def _require_sound(candle: HistoryCandle, interval: str, source: str) -> None:
+    """Raise MessageError where a candle's numbers are none, or its bucket does not start where buckets do."""
+    sums = (candle.volume, candle.quote_volume, candle.taker_buy_volume, candle.taker_buy_quote_volume)
+    require_decimals(candle.open, candle.high, candle.low, candle.close, *(text for text in sums if text is not None))
+    if candle.start_us != bucket_start(candle.start_us, interval):
+        raise MessageError(f"A {interval} candle of {source} starts at {candle.start_us} µs, where no bucket does.")
+
+
+def length_us(interval: str) -> int:
+    """Return an interval's length in microseconds; raise UnknownName where there is no such interval."""
+    if interval not in INTERVALS_US:
+        raise UnknownName("interval", interval, list(INTERVALS_US))
+    return INTERVALS_US[interval]
