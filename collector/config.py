@@ -149,16 +149,19 @@ class Sim(_Section):
 
 
 class Api(_Section):
-    """The REST API, on loopback."""
+    """The REST API and the dashboard, on loopback."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8780
+    max_body_bytes: Count = 1_048_576
+    request_timeout_s: Seconds = 30
+    max_streams: Count = 64
 
     @field_validator("host")
     @classmethod
     def _loopback_only(cls, host: str) -> str:
-        """Refuse to be reachable from elsewhere: there is neither a token nor TLS."""
+        """Refuse to be reachable from elsewhere: there is no TLS."""
         if host not in ("127.0.0.1", "::1", "localhost"):
             raise ValueError("only loopback (127.0.0.1, ::1 or localhost) is served; use an SSH tunnel from elsewhere")
         return host

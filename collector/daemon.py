@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from aiolimiter import AsyncLimiter
 from structlog.typing import FilteringBoundLogger
 
+from collector.api.server import ApiServer
 from collector.clock import Clock, SystemClock
 from collector.collection import Collection, Parts, facts_of, files_of
 from collector.config import Config
@@ -49,9 +50,6 @@ from collector.storage.sessions import SessionRows
 from collector.storage.supervision import DatabaseSupervisor, LateTransport
 from collector.systemd import notify_stopping
 from collector.upkeep import EndedSessions
-
-if TYPE_CHECKING:
-    from collector.api.server import ApiServer
 
 _LOOP_BEAT_S = 0.25
 _FINISHED_KEPT = 100
@@ -180,9 +178,7 @@ class Daemon:
     async def _start_api(self, tasks: asyncio.TaskGroup) -> None:
         if not self.config.api.enabled:
             return
-        from collector.api.server import ApiServer  # FastAPI costs half a second, and not every daemon serves it
-
-        server = ApiServer(self.config.api, self.status, log=self._log)
+        server = ApiServer(self.config, log=self._log)
         if await server.start(tasks):
             self._api = server
 

@@ -1,68 +1,57 @@
-"""The REST API: for now whether the daemon is well, and its metrics. It changes nothing and listens on loopback."""
+"""The REST application: routes behind a guard, and errors as problem details. It opens nothing by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import urlsplit
+import asyncio
+from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from collector.metrics import exposition
-from collector.status import DaemonStatus, unready_reasons
+from collector.api.context import Context
+from collector.api.daemon_client import DaemonClient
+from collector.api.index import SessionIndex
+from collector.api.problems import RESPONSES, answer_with_problems
+from collector.api.routes import health, sessions
+from collector.api.security import Guard
+from collector.config import Config
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_DESCRIPTION = """
+Sessions, their rows, candles and gaps, over loopback.
+
+Every request takes `Authorization: Bearer TOKEN` (`collector dashboard --token` prints it), except `/health` and
+`/metrics`. Times are microseconds since the epoch, UTC. Errors are RFC 9457 problem details with a `hint`.
+"""
 
 
-def create_app(status: Callable[[], DaemonStatus], *, hosts: tuple[str, ...] = ()) -> FastAPI:
-    """Build the application.
+def create_app(config: Config, *, token: str) -> ASGIApp:
+    """Build the application of a data directory.
 
     Args:
-        status: describes the daemon; called for each request, in the event loop.
-        hosts: names that a request's ``Host`` may have, beside loopback's own; any other is refused, so that no web
-            page that a person visits can reach the API under a name of its own (DNS rebinding).
+        token: what a request must name to be answered.
     """
-    app = FastAPI(title="collector", docs_url=None, redoc_url=None, openapi_url=None)
-    allowed = {"127.0.0.1", "::1", "localhost", *hosts}
-
-    @app.middleware("http")
-    async def refuse_foreign_hosts(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        if _host_of(request.headers.get("host", "")) not in allowed:
-            return PlainTextResponse("Unknown host.\n", status_code=421)
-        return await proceed(request)
-
-    @app.get("/")
-    async def index() -> dict[str, Any]:
-        """Name what can be asked."""
-        return {"name": "collector", "version": status().version, "paths": ["/health", "/metrics"]}
-
-    @app.get("/health")
-    async def health() -> JSONResponse:
-        """Tell whether the daemon does what it was asked to do: 200, or 503 with the reasons."""
-        now = status()
-        reasons = unready_reasons(now)
-        facts = {
-            "ready": not reasons,
-            "reasons": reasons,
-            "version": now.version,
-            "uptime_s": now.uptime_s,
-            "questdb": now.questdb.state,
-            "lag_rows": now.questdb.lag_rows,
-            "sessions": {session.session_id: session.state for session in now.sessions},
-        }
-        return JSONResponse(facts, status_code=503 if reasons else 200)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        """Give the metrics in Prometheus' text format."""
-        return Response(exposition(status), media_type=METRICS_TYPE)
-
-    return app
-
-
-def _host_of(header: str) -> str:
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
+    data_dir = config.daemon.data_dir.resolve()
+    app = FastAPI(
+        title="collector",
+        version=version("collector"),
+        description=_DESCRIPTION,
+        docs_url=None,  # its page would fetch scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses=RESPONSES,
+    )
+    app.state.context = Context(
+        config=config,
+        daemon=DaemonClient(data_dir),
+        index=SessionIndex(data_dir),
+        streams=asyncio.Semaphore(config.api.max_streams),
+    )
+    answer_with_problems(app)
+    app.include_router(health.router)
+    app.include_router(sessions.router)
+    return Guard(
+        app,
+        token=token,
+        max_body_bytes=config.api.max_body_bytes,
+        timeout_s=config.api.request_timeout_s,
+    )

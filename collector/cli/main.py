@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "sessions": Entry("collector.cli.sessions:sessions", "List the sessions."),
         "show": Entry("collector.cli.sessions:show", "Show all that is known of a session."),
         "gaps": Entry("collector.cli.gaps:gaps", "List what is missing, and why."),
+        "dashboard": Entry("collector.cli.dashboard:dashboard", "Print the dashboard's and the API's address."),
         "console": Entry("collector.cli.db:console", "Print QuestDB's address and credentials."),
     },
     "Prove": {

@@ -1,0 +1,166 @@
+"""Who may ask: loopback's own names, pages of ours, and whoever holds the token.
+
+A web page that a person visits can send requests to an open loopback port, under a name of its own (DNS rebinding) or
+from its own origin; and every user of a machine reaches its loopback. So the ``Host`` must be loopback's, an ``Origin``
+must be ours, and everything but health and metrics takes the token, which lies in a file that only its owner reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from collector.api.problems import send_problem
+from collector.control import FOLDER
+
+TOKEN_FILE = "api.token"  # noqa: S105  a file's name
+COOKIE = "collector_token"
+OPEN_PATHS = frozenset({"/health", "/metrics"})
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def token_path(data_dir: Path) -> Path:
+    """Return where the token of a data directory's API is."""
+    return data_dir.resolve() / FOLDER / TOKEN_FILE
+
+
+def ensure_token(data_dir: Path) -> str:
+    """Return the token of a data directory's API, made where there is none: 256 bits, in a file of mode 0600."""
+    path = token_path(data_dir)
+    try:
+        known = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if known:
+        path.chmod(0o600)
+        return known
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    token = secrets.token_urlsafe(32)
+    new = path.with_suffix(".tmp")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(token + "\n")
+    new.replace(path)
+    return token
+
+
+class Guard:
+    """The outermost layer: host, origin, token, size and time of each request.
+
+    Args:
+        token: what ``Authorization: Bearer`` must name; browsers have it in a cookie that scripts cannot read.
+        page: tells whether a path is a page, whose visitor is shown how to log in instead of a bare 401.
+        max_body_bytes: how long a request's body may be.
+        timeout_s: for how long a request may be sent; answers may stream for longer.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str,
+        hosts: frozenset[str] = frozenset(),
+        page: Callable[[str], bool] = lambda _: False,
+        max_body_bytes: int = 1_048_576,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = LOOPBACK | hosts
+        self._page = page
+        self._max_body_bytes = max_body_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await self._refuse(scope, receive, send, *refusal)
+            return
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._max_body_bytes:
+            await send_problem(scope, receive, send, 413, f"A request's body is at most {self._max_body_bytes} bytes.")
+            return
+        await self._app(scope, _Bounded(receive, self._max_body_bytes, self._timeout_s), send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
+        """Return status, sentence and hint where a request is not to be answered."""
+        host = _name_of(headers.get("host", ""))
+        if host not in self._hosts:
+            return 421, "This server answers to loopback's names only.", "Use http://127.0.0.1 and its port."
+        origin = headers.get("origin")
+        changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
+        if origin is not None and changes and urlsplit(origin).netloc.casefold() != headers["host"].casefold():
+            return 403, "Requests of other sites' pages are refused.", ""
+        if scope["path"] in OPEN_PATHS or self._is_known(headers) or self._page(scope["path"]):
+            return None
+        hint = "Send `Authorization: Bearer` with the token that `collector dashboard --token` prints."
+        return 401, "This takes the API's token.", hint
+
+    def _is_known(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.casefold() != "bearer":
+            given = _cookie(headers.get("cookie", ""))
+        return hmac.compare_digest(given.strip().encode(), self._token.encode())
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: int, detail: str, hint: str) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": detail})
+            return
+        await send_problem(scope, receive, send, status, detail, hint=hint)
+
+
+class _Bounded:
+    """A request's body, as long and for as long as it may be."""
+
+    def __init__(self, receive: Receive, max_bytes: int, timeout_s: float) -> None:
+        self._receive = receive
+        self._left = max_bytes
+        self._timeout_s = timeout_s
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:  # only the end of the connection can come now, and it may take its time
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                message = await self._receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            return {"type": "http.disconnect"}
+        self._complete = not message.get("more_body", False)
+        return message
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _cookie(header: str) -> str:
+    try:
+        found = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
