@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiolimiter import AsyncLimiter
 from structlog.typing import FilteringBoundLogger
 
 from collector.candles.aggregator import Aggregator
@@ -20,6 +19,7 @@ from collector.describe import Rates, describe_session
 from collector.errors import ConnectionLost, UsageError
 from collector.exchanges.base import Exchange, Listing
 from collector.exchanges.registry import create_exchange, exchange_class
+from collector.feeds.allowance import Allowances, allowance_of
 from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest
@@ -52,7 +52,7 @@ class Parts:
     log_thread: Executor
     keeper_thread: Executor
     replicator: Replicator | None
-    connects: MutableMapping[str, AsyncLimiter]
+    allowances: Allowances
     data_dir: Path
     on_status: Callable[[Facts], None]
 
@@ -114,7 +114,10 @@ class Collection:
         settings = parts.config.feed
         ws_url, rest_url = self._addresses()
         dialect = create_exchange(manifest.exchange)
-        self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url)
+        allowance = allowance_of(
+            parts.allowances, dialect, parts.clock, rest_url=rest_url, snapshots_per_s=settings.snapshots_per_s
+        )
+        self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url, allowance=allowance)
         try:
             listings = choose_listings(dialect, await self._ask_listing(dialect), manifest.symbols)
             exchange = create_exchange(manifest.exchange, listings)
@@ -127,7 +130,9 @@ class Collection:
             if manifest.record_raw:
                 self._recorder = Recorder(self._session.directory / RAW_FILE)
                 await self._rest.close()
-                self._rest = open_rest(exchange, settings, parts.clock, rest_url=rest_url, recorder=self._recorder)
+                self._rest = open_rest(
+                    exchange, settings, parts.clock, rest_url=rest_url, recorder=self._recorder, allowance=allowance
+                )
         except BaseException:
             await self._rest.close()
             raise
@@ -144,9 +149,7 @@ class Collection:
             resume=self._session.resume_points(),
             recorder=self._recorder,
             rest=self._rest,
-            connects=parts.connects.setdefault(
-                manifest.exchange, AsyncLimiter(exchange.limits.connects_per_5_min, 300)
-            ),
+            allowance=allowance,
         )
 
     async def _ask_listing(self, dialect: Exchange) -> list[Listing]:

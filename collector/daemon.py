@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiolimiter import AsyncLimiter
 from structlog.typing import FilteringBoundLogger
 
 from collector.api.server import ApiServer
@@ -27,6 +26,7 @@ from collector.control_server import Command, ControlServer, Progress
 from collector.daemon_lock import DaemonLock
 from collector.describe import describe_database, session_row
 from collector.errors import CollectorError, DatabaseUnavailable, UsageError
+from collector.feeds.allowance import Allowances
 from collector.logs import get_log
 from collector.orders import check_order
 from collector.reading.older import convert_older
@@ -88,7 +88,7 @@ class Daemon:
         self._session_rows: SessionReplica | None = None
         self._simulated = SimulatedExchange(config.sim, log=log)
         self._collections: dict[str, Collection] = {}
-        self._connects: dict[str, AsyncLimiter] = {}
+        self._allowances: Allowances = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._api: ApiServer | None = None
         self._stopping = asyncio.Event()
@@ -309,7 +309,7 @@ class Daemon:
             log_thread=self._log_thread,
             keeper_thread=self._keeper_thread,
             replicator=self._replicator,
-            connects=self._connects,
+            allowances=self._allowances,
             data_dir=self._data_dir,
             on_status=self._replicate_status,
         )

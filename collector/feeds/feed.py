@@ -10,7 +10,6 @@ import asyncio
 import random as random_module
 from collections.abc import Callable, Mapping, Sequence
 
-from aiolimiter import AsyncLimiter
 from structlog.typing import FilteringBoundLogger
 
 from collector import config as configuration
@@ -29,6 +28,7 @@ from collector.events import (
     Trade,
 )
 from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
+from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, judge, stay_away_s
 from collector.feeds.connection import Receiver
 from collector.feeds.link import END_OF_RECORDING, Gate, Link
@@ -55,8 +55,8 @@ class Feed:
         raw_trades: subscribe to single trades instead of aggregated ones.
         resume: per symbol, where its recording ended.
         recorder: keeps raw messages; None costs nothing.
-        rest: shares a budget with others who ask the same exchange; None makes one of the feed's own.
-        connects: shares the limit of connection attempts with other feeds of the same exchange.
+        rest: the client to ask the exchange with; None makes one of the feed's own.
+        allowance: shares the exchange's limits with other feeds of the same exchange; None: nobody else asks it.
         random: returns floats in [0, 1), for the jitter of delays.
     """
 
@@ -75,7 +75,7 @@ class Feed:
         resume: Mapping[str, ResumePoint] | None = None,
         recorder: Recorder | None = None,
         rest: Rest | None = None,
-        connects: AsyncLimiter | None = None,
+        allowance: Allowance | None = None,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.first_data = asyncio.Event()
@@ -89,9 +89,12 @@ class Feed:
         self._recorder = recorder
         self._random = random
         self._owns_rest = rest is None
-        self._rest = rest or open_rest(exchange, config, clock, rest_url=rest_url, recorder=recorder)
-        self._gate = Gate(connects or AsyncLimiter(exchange.limits.connects_per_5_min, 300), clock)
-        self._snapshot_pace = AsyncLimiter(max(1.0, config.snapshots_per_s), max(1.0, 1 / config.snapshots_per_s))
+        allowance = allowance or Allowance(exchange.limits, clock, snapshots_per_s=config.snapshots_per_s)
+        self._rest = rest or open_rest(
+            exchange, config, clock, rest_url=rest_url, recorder=recorder, allowance=allowance
+        )
+        self._gate = Gate(allowance)
+        self._snapshot_pace = allowance.snapshots
         self._trades: dict[str, TradeTrack] = {}
         self._books: dict[str, BookTrack] = {}
         self._klines: dict[str, KlineTrack] = {}
@@ -437,11 +440,12 @@ def open_rest(
     *,
     rest_url: str = "",
     recorder: Recorder | None = None,
+    allowance: Allowance | None = None,
 ) -> Rest:
     """Return the REST client for an exchange, as the configuration says; whoever opens it closes it."""
     return Rest(
         rest_url or exchange.rest_url,
-        weight_per_min=exchange.limits.weight_per_min,
+        allowance=allowance or Allowance(exchange.limits, clock, snapshots_per_s=settings.snapshots_per_s),
         timeout_s=settings.snapshot_timeout_s,
         max_bytes=settings.rest_max_bytes,
         clock=clock,

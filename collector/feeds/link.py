@@ -15,6 +15,7 @@ from collector.clock import Clock
 from collector.errors import CollectorError
 from collector.events import GapCause
 from collector.exchanges.base import ConnectionPlan, Exchange
+from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_limit_s, stay_away_s
 from collector.feeds.connection import Connection, Ending, Receiver, open_connection
 from collector.feeds.sink import Recorder
@@ -37,23 +38,21 @@ class Gate:
     """What every link of a feed passes before it connects: the exchange's limit, its ban, and whether to go on at all.
 
     Args:
-        connects: the limit of connection attempts, shared by all feeds of an exchange.
+        allowance: the limit of connection attempts and the ban, shared by all feeds of an exchange.
     """
 
-    def __init__(self, connects: AsyncLimiter, clock: Clock) -> None:
+    def __init__(self, allowance: Allowance) -> None:
         self.stopping = asyncio.Event()
-        self._connects = connects
-        self._clock = clock
-        self._banned_until_s = 0.0
+        self.allowance = allowance
 
     @property
     def banned_s(self) -> float:
         """For how many more seconds the exchange wants no connection."""
-        return max(0.0, self._banned_until_s - self._clock.monotonic_s())
+        return self.allowance.connect_ban.remaining_s
 
     def ban(self, seconds: float) -> None:
         """Keep all links away for so long."""
-        self._banned_until_s = max(self._banned_until_s, self._clock.monotonic_s() + seconds)
+        self.allowance.connect_ban.extend(seconds)
 
     async def wait(self, seconds: float) -> None:
         """Return after so long, and after a ban, or as soon as the feed stops."""
@@ -69,11 +68,11 @@ class Gate:
         """Wait for a turn to connect; return False where the feed stops."""
         await self.wait(0.0)
         # Looked at in turns, because waiting for the limiter itself could not be ended by a stop.
-        while not self.stopping.is_set() and not self._connects.has_capacity():
+        while not self.stopping.is_set() and not self.allowance.connects.has_capacity():
             await self.wait(_TICK_S)
         if self.stopping.is_set():
             return False
-        await self._connects.acquire()
+        await self.allowance.connects.acquire()
         return True
 
 

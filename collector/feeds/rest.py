@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-from aiolimiter import AsyncLimiter
 
 from collector.clock import Clock
 from collector.errors import ConfigError, ConnectionLost, ExchangeRefused
 from collector.exchanges.base import Exchange, Listing, Request
+from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import parse_retry_after, stay_away_s
 from collector.feeds.sink import Recorder
 
@@ -30,7 +30,7 @@ class Rest:
 
     Args:
         base_url: what every request's path is appended to.
-        weight_per_min: the sum of request weights that may be spent in a minute.
+        allowance: the budget of request weights and the ban, shared by all who ask the same exchange.
         timeout_s: for connecting, and for each wait for bytes; a whole answer may take three times as long.
         max_bytes: the longest body that is read.
         proxy: address of a proxy; empty for none.
@@ -41,7 +41,7 @@ class Rest:
         self,
         base_url: str,
         *,
-        weight_per_min: int,
+        allowance: Allowance,
         timeout_s: float,
         max_bytes: int,
         clock: Clock,
@@ -51,13 +51,11 @@ class Rest:
         self.base_url = base_url.rstrip("/")
         self.requests = 0
         self.refused = 0
-        self._weight_per_min = weight_per_min
-        self._budget = AsyncLimiter(weight_per_min, 60)
+        self._allowance = allowance
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._clock = clock
         self._recorder = recorder
-        self._banned_until_s = 0.0
         try:
             self._client = httpx.AsyncClient(
                 timeout=timeout_s,
@@ -80,7 +78,7 @@ class Rest:
     @property
     def banned_s(self) -> float:
         """For how many more seconds the exchange wants no request; 0 where it does not mind."""
-        return max(0.0, self._banned_until_s - self._clock.monotonic_s())
+        return self._allowance.rest_ban.remaining_s
 
     async def get(self, request: Request) -> bytes:
         """Send a request as soon as the budget allows, and return the body of its answer.
@@ -90,7 +88,7 @@ class Rest:
             ConnectionLost: there was no answer, or one that is too long.
         """
         self._refuse_while_banned()
-        await self._budget.acquire(min(request.weight, self._weight_per_min))
+        await self._allowance.spend(request.weight)
         # Others may have been banned while this one waited for its turn.
         self._refuse_while_banned()
         self.requests += 1
@@ -143,7 +141,7 @@ class Rest:
             retry_after_s=parse_retry_after(response.headers.get("Retry-After"), self._clock.now_us()),
         )
         if error.status in (418, 429):
-            self._banned_until_s = max(self._banned_until_s, self._clock.monotonic_s() + (stay_away_s(error) or 0.0))
+            self._allowance.rest_ban.extend(stay_away_s(error) or 0.0)
         return error
 
     def _refuse_while_banned(self) -> None:

@@ -6,16 +6,20 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiolimiter import AsyncLimiter
 from websockets.asyncio.server import ServerConnection
 
 from collector.clock import ManualClock, SystemClock
 from collector.exchanges.base import Limits
+from collector.feeds.allowance import Allowance
 from collector.feeds.link import Gate
 
 
-def gate(connects: AsyncLimiter | None = None, clock: Any = None) -> Gate:
-    return Gate(connects or AsyncLimiter(300, 300), clock or SystemClock())
+def allowance(connects: int = 300, clock: Any = None) -> Allowance:
+    return Allowance(Limits(1024, 200, 1000, connects, None, 60_000), clock or SystemClock(), snapshots_per_s=100)
+
+
+def gate(connects: int = 300, clock: Any = None) -> Gate:
+    return Gate(allowance(connects, clock))
 
 
 def test_a_ban_only_grows() -> None:
@@ -51,12 +55,11 @@ def test_a_stop_ends_every_wait(run: Any, reason: str) -> None:
     """Whatever a link waits for, it leaves when the feed stops."""
 
     async def scenario() -> None:
-        connects = AsyncLimiter(1, 3600)
-        closed = gate(connects)
+        closed = gate(1)
         if reason == "ban":
             closed.ban(3600)
         elif reason == "limit":
-            await connects.acquire()
+            await closed.allowance.connects.acquire()
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(closed.wait(3600) if reason == "delay" else closed.enter())
             await asyncio.sleep(0)
@@ -78,7 +81,7 @@ def test_connections_are_limited(bench: Any, words: Any, run: Any) -> None:
         async with bench.serving(behave) as server:
             feed = bench.feed(
                 server,
-                connects=AsyncLimiter(3, 3600),
+                allowance=allowance(18),  # three at once
                 settings={"backoff_initial_s": 0.001, "backoff_cap_s": 0.001},
             )
             async with bench.running(feed):

@@ -11,9 +11,10 @@ import pytest
 
 from collector.clock import ManualClock
 from collector.errors import ConfigError, ConnectionLost, ExchangeRefused, MessageError
-from collector.exchanges.base import Request
+from collector.exchanges.base import Limits, Request
 from collector.exchanges.binance import Binance
 from collector.exchanges.okx import Okx
+from collector.feeds.allowance import Allowance
 from collector.feeds.rest import Rest, fetch_listing
 
 
@@ -22,8 +23,11 @@ async def _unused(*_: Any) -> None:
 
 
 def rest(url: str, clock: ManualClock | None = None, **changes: Any) -> Rest:
-    options: dict[str, Any] = {"weight_per_min": 6000, "timeout_s": 5, "max_bytes": 1000, **changes}
-    return Rest(url, clock=clock or ManualClock(), **options)
+    clock = clock or ManualClock()
+    limits = Limits(1024, 200, 5, 300, None, changes.pop("weight_per_min", 6000))
+    allowance = Allowance(limits, clock, snapshots_per_s=4)
+    options: dict[str, Any] = {"timeout_s": 5, "max_bytes": 1000, **changes}
+    return Rest(url, clock=clock, allowance=allowance, **options)
 
 
 def test_an_answer_is_its_body(bench: Any, run: Any) -> None:
