@@ -12,7 +12,7 @@ from collector.api.context import Context
 from collector.api.daemon_client import DaemonClient
 from collector.api.index import SessionIndex
 from collector.api.problems import RESPONSES, answer_with_problems
-from collector.api.routes import health, sessions
+from collector.api.routes import health, live, sessions
 from collector.api.security import Guard
 from collector.config import Config
 
@@ -49,6 +49,7 @@ def create_app(config: Config, *, token: str) -> ASGIApp:
     answer_with_problems(app)
     app.include_router(health.router)
     app.include_router(sessions.router)
+    app.include_router(live.router)
     return Guard(
         app,
         token=token,
