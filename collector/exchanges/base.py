@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Protocol
 
 import msgspec
@@ -193,6 +194,22 @@ class Exchange(ABC):
     @abstractmethod
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
         """Read the answer to ``trades_request``; the trades have ``source="rest"``."""
+
+    def volumes_request(self) -> Request | None:
+        """Return the request for what all instruments traded in the last 24 hours; None where that isn't offered."""
+        return None
+
+    def next_volumes_request(self, request: Request, body: bytes) -> Request | None:  # noqa: ARG002  most have one page
+        """Return the request for what an answer to a request for volumes leaves out; None where that was all."""
+        return None
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:  # noqa: ARG002  for dialects that override it
+        """Read the answer to ``volumes_request``: per native spelling, the volume in quote currency.
+
+        Raises:
+            MessageError: it is not one.
+        """
+        raise MessageError(f"{self.name} is not asked for volumes.")
 
     def current_path(self, path: str) -> str:
         """Return the path that a request would have today whose answer was recorded under another one, for a replay."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import chain
 from typing import Annotated, Any, TypeVar, final
 from urllib.parse import unquote
@@ -37,6 +38,7 @@ from collector.exchanges.base import (
     Request,
     Subscription,
 )
+from collector.exchanges.decode import volume
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a time: it fits a LONG column."""
@@ -195,6 +197,16 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding of arbitrary bytes or text can raise."""
 
 
+class _Volume(msgspec.Struct, gc=False):
+    symbol: str
+    quote_volume: str = field(name="quoteVolume", default="")
+    coins: str = field(name="baseVolume", default="")
+    average: str = field(name="weightedAvgPrice", default="")
+
+
+_VOLUMES = msgspec.json.Decoder(list[_Volume])
+
+
 class SpotBookRule:
     """Spot's rule: drop ``u <= L``; the first needs ``U <= L + 1 <= u``; then each ``U`` is the last ``u`` plus one.
 
@@ -243,6 +255,7 @@ class Binance(Exchange):
     _depth_limit = "5000"
     _depth_weight = 250
     _trades_weight = 4
+    _volumes_weight = 80
     _listing_weight = 20
 
     def listing_request(self) -> Request:
@@ -356,6 +369,14 @@ class Binance(Exchange):
             )
             for row in answer
         ]
+
+    def volumes_request(self) -> Request | None:
+        return Request(f"{self._api}/ticker/24hr", weight=self._volumes_weight)
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = _read(_VOLUMES, body, "the volumes")
+        # Coin-margined contracts have volumes in contracts and in coins.
+        return {row.symbol: volume(row.quote_volume) or volume(row.coins) * volume(row.average) for row in rows}
 
     def channel_of(self, frame: bytes | str) -> str | None:
         try:

@@ -66,6 +66,7 @@ class BinanceFutures(Binance):
     _depth_limit = "1000"
     _depth_weight = 20
     _trades_weight = 20
+    _volumes_weight = 40
     _listing_weight = 1
 
     def book_rule(self) -> BookRule:

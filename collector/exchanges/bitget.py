@@ -1,8 +1,10 @@
-"""Bitget spot: the public websocket v3 (of the unified account) and its REST.
+"""Bitget spot: the public websocket v3 (of the unified account) and its REST; the base of its perpetuals.
 
-Sources: the exchange's pages "Websocket", "Public Trade Channel", "Depth Channel" and "Candlestick Channel" of API v3,
-and frames of the real exchange. v3 rather than v2, because its books name the number before their own (``pseq``), while
-v2 has checksums that are 0 on many channels. Trades of v2 are read, too: recordings have them.
+Sources: the exchange's pages "Websocket", "Public Trade Channel", "Depth Channel", "Candlestick Channel", "Tickers
+Channel", "Liquidation Channel" and "Get Tickers" of API v3, and frames of the real exchange.
+
+v3 rather than v2, because its books name the number before their own (``pseq``), while v2 has checksums that are 0 on
+many channels. Trades of v2 are read, too: recordings have them.
 
 ``side`` is the taker's. The first message of a subscription, a ``snapshot``, has trades from before it. Their ids grow,
 but not by one.
@@ -10,7 +12,8 @@ but not by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -21,17 +24,22 @@ from collector.events import (
     BookDelta,
     BookSnapshot,
     Event,
+    Funding,
     Kline,
     Level,
+    Liquidation,
+    OpenInterest,
     PastTrade,
     Rejected,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
     Natural,
+    best,
     chunks,
     document,
     natural,
@@ -40,17 +48,30 @@ from collector.exchanges.decode import (
     require_decimals,
     require_levels,
     require_price_and_size,
+    require_signed,
     require_stream,
     symbols_once,
     trade_id,
+    volume,
 )
 from collector.exchanges.rules import ChainedRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
 _API = "/api/v3/market"
-_TOPICS = {"prices": "publicTrade", "orderbook": "books", "klines": "kline"}
-_READ = frozenset({"publicTrade", "books", "kline", "trade"})
+_TOPICS = {
+    "prices": "publicTrade",
+    "orderbook": "books",
+    "klines": "kline",
+    "tickers": "books1",
+    "funding": "ticker",
+    "open_interest": "ticker",
+    "liquidations": "liquidation",
+}
+_READ = frozenset({"publicTrade", "books", "books1", "kline", "liquidation", "trade"})
+_OF_A_MARKET = frozenset({"liquidation"})
+"""Topics of a whole market: they take no symbol."""
+_OTHER_SIDE: dict[Side, Side] = {"buy": "sell", "sell": "buy"}
 _KIND = Literal["snapshot", "update"]
 _OK = "00000"
 
@@ -93,6 +114,14 @@ class _Row(msgspec.Struct, gc=False):
     price_v2: str = msgspec.field(name="price", default="")
     size_v2: str = msgspec.field(name="size", default="")
     side_v2: Side | None = msgspec.field(name="side", default=None)
+
+    symbol: str = ""
+    amount: str = ""
+    funding_rate: str = msgspec.field(name="fundingRate", default="")
+    next_funding: str = msgspec.field(name="nextFundingTime", default="")
+    mark_price: str = msgspec.field(name="markPrice", default="")
+    index_price: str = msgspec.field(name="indexPrice", default="")
+    open_interest: str = msgspec.field(name="openInterest", default="")
 
 
 class _Push(msgspec.Struct, gc=False):
@@ -155,6 +184,16 @@ class _TradesAnswer(msgspec.Struct, gc=False):
     data: list[_Fill]
 
 
+class _Turnover(msgspec.Struct, gc=False):
+    symbol: str
+    turnover: str = msgspec.field(name="turnover24h", default="0")
+
+
+class _TurnoverAnswer(msgspec.Struct, gc=False):
+    code: Literal["00000"]
+    data: list[_Turnover]
+
+
 class _Refusal(msgspec.Struct, gc=False):
     code: str | int = ""
     msg: str = ""
@@ -167,6 +206,7 @@ _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(_ListingAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADES = msgspec.json.Decoder(_TradesAnswer)
+_TURNOVERS = msgspec.json.Decoder(_TurnoverAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -185,6 +225,7 @@ class Bitget(Exchange):
         weight_per_min=600,  # 20 requests a second for each endpoint; half of it is plenty
         ping_interval_s=25,  # it asks for one every 30 s, and closes after two minutes
     )
+    streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
     book_needs_snapshot = False
     klines_say_closed = False
@@ -212,7 +253,7 @@ class Bitget(Exchange):
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:  # noqa: ARG002  all trades are raw
         plans = []
         for packed in pack(subscriptions, self.limits.streams_per_connection):
-            arguments = [self._argument(subscription) for subscription in packed]
+            arguments = _each_once(self._argument(subscription) for subscription in packed)
             frames = [_frame("subscribe", part) for part in chunks(arguments, self.limits.streams_per_frame)]
             plans.append(ConnectionPlan("/v3/ws/public", tuple(frames), tuple(packed)))
         return plans
@@ -226,16 +267,22 @@ class Bitget(Exchange):
             push = _decode(frame)
         except UNREADABLE as error:
             return _other(frame, error)
+        topic = push.arg.topic
+        if topic == "liquidation" and "liquidations" in self.streams:
+            return self._liquidations(push, received_us)
         symbol = self._symbol(push.arg)
         if symbol is None:
             return ()
-        topic = push.arg.topic
         if topic == "publicTrade":
             return _trades([_trade(row, symbol, received_us) for row in push.data], push.action)
         if topic == "books":
             return [_book(row, push.action, symbol, received_us) for row in push.data]
         if topic == "kline":
             return _klines(push, symbol, received_us)
+        if topic == "books1":
+            return [_ticker(row, symbol, received_us) for row in push.data]
+        if topic == "ticker":
+            return self._contract(push, symbol, received_us)
         if push.arg.channel == "trade":
             return _trades([_trade_v2(row, symbol, received_us) for row in push.data], push.action)
         return ()
@@ -275,6 +322,13 @@ class Bitget(Exchange):
         trades.sort(key=_order)
         return trades
 
+    def volumes_request(self) -> Request | None:
+        return Request(f"{_API}/tickers", {"category": self._category})
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = read_answer(_TURNOVERS, body, "the volumes", _words).data
+        return {row.symbol: volume(row.turnover) for row in rows}
+
     def ping_frame(self) -> str | None:
         return "ping"
 
@@ -304,10 +358,49 @@ class Bitget(Exchange):
         return msgspec.json.encode({"event": asked.op, "arg": asked.args[0]}).decode() if asked.args else None
 
     def _argument(self, subscription: Subscription) -> dict[str, str]:
-        require_stream(subscription.stream, STREAMS)
+        require_stream(subscription.stream, self.streams)
         topic = _TOPICS[subscription.stream]
+        if topic in _OF_A_MARKET:
+            self._native(subscription.symbol)
+            return {"instType": self._kind, "topic": topic}
         argument = {"instType": self._kind, "topic": topic, "symbol": self._native(subscription.symbol)}
         return {**argument, "interval": "1m"} if topic == "kline" else argument
+
+    def _contract(self, push: _Push, symbol: str, received_us: int) -> Sequence[Event]:
+        """Read the ticker of a contract: its funding and its open interest; spot has neither."""
+        if "funding" not in self.streams:
+            return ()
+        events: list[Event] = []
+        for row in push.data:
+            time_us = push.time * 1000
+            if row.funding_rate or row.mark_price:
+                require_signed(*filter(None, (row.funding_rate, row.mark_price, row.index_price)))
+                # A contract that is delivered has no funding, and says so by the time 0.
+                following = natural(row.next_funding or "0") * 1000
+                rate = row.funding_rate if following and row.funding_rate else None
+                prices = row.mark_price or None, row.index_price or None
+                events.append(Funding(symbol, time_us, rate, following or None, *prices, received_us))
+            if row.open_interest:
+                require_decimals(row.open_interest)
+                events.append(OpenInterest(symbol, time_us, row.open_interest, None, received_us))
+        return events
+
+    def _liquidations(self, push: _Push, received_us: int) -> Sequence[Event]:
+        """Read the forced closings of a whole market: in each second the largest of either side of each contract.
+
+        ``side`` is the position's. ``amount`` is in quote currency: divided by the price, it is a round size.
+        """
+        events: list[Event] = []
+        for row in push.data if push.arg.kind.lower() == self._kind else ():
+            symbol = self.symbol_of.get(row.symbol)
+            if symbol is None:
+                continue
+            require_price_and_size(row.price_v2, row.amount)
+            if row.side_v2 is None:
+                raise MessageError(f"A liquidation of {symbol} has no side.")
+            time_us, side = natural(row.book_time) * 1000, _OTHER_SIDE[row.side_v2]
+            events.append(Liquidation(symbol, time_us, row.price_v2, row.amount, side, received_us))
+        return events
 
     def _symbol(self, arg: _Argument) -> str | None:
         """Return whose message it is; None for markets that were not asked for (spot and futures share spellings)."""
@@ -357,6 +450,12 @@ def _book(row: _Row, action: _KIND, symbol: str, received_us: int) -> Event:
     return BookDelta(symbol, time_us, sequence, sequence, row.previous, bids, asks, received_us)
 
 
+def _ticker(row: _Row, symbol: str, received_us: int) -> Ticker:
+    bids, asks = row.bids or [], row.asks or []
+    require_levels(bids, asks)
+    return Ticker(symbol, natural(row.book_time) * 1000, *best(bids), *best(asks), row.sequence, received_us)
+
+
 def _klines(push: _Push, symbol: str, received_us: int) -> Sequence[Event]:
     for row in push.data:
         require_decimals(row.open, row.high, row.low, row.close, row.volume, row.turnover)
@@ -381,6 +480,11 @@ def _klines(push: _Push, symbol: str, received_us: int) -> Sequence[Event]:
     ]
     klines.sort(key=lambda kline: kline.start_us)
     return klines
+
+
+def _each_once(arguments: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return arguments without repetitions: two streams may come on one channel."""
+    return list({tuple(argument.items()): argument for argument in arguments}.values())
 
 
 def _channel(arg: _Argument) -> str:

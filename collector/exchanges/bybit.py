@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -29,6 +30,7 @@ from collector.exchanges.decode import (
     require_levels,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import ContiguousRule
 
@@ -132,6 +134,20 @@ class _BookAnswer(msgspec.Struct, gc=False):
     code: Literal[0] = field(name="retCode")
 
 
+class _Volume(msgspec.Struct, gc=False):
+    native: str = field(name="symbol")
+    turnover: str = field(name="turnover24h", default="")
+
+
+class _Volumes(msgspec.Struct, gc=False):
+    rows: list[_Volume] = field(name="list")
+
+
+class _VolumesAnswer(msgspec.Struct, gc=False):
+    code: Literal[0] = field(name="retCode")
+    result: _Volumes
+
+
 class _Refusal(msgspec.Struct, gc=False):
     code: int = field(name="retCode", default=0)
     message: str = field(name="retMsg", default="")
@@ -144,6 +160,7 @@ _decode_candles = msgspec.json.Decoder(_Candles).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _INSTRUMENTS = msgspec.json.Decoder(_InstrumentsAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
+_VOLUMES = msgspec.json.Decoder(_VolumesAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -244,6 +261,13 @@ class Bybit(Exchange):
 
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:  # noqa: ARG002  never asked for
         raise MessageError(f"Bybit does not give the trades of {symbol} from an id on.")
+
+    def volumes_request(self) -> Request | None:
+        return Request("/v5/market/tickers", {"category": self._category})
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = read_answer(_VOLUMES, body, "the volumes", _words).result.rows
+        return {row.native: volume(row.turnover) for row in rows}
 
     def ping_frame(self) -> str | None:
         return '{"op":"ping"}'

@@ -1,15 +1,16 @@
-"""Coinbase Exchange: the public feed (``matches``, ``level2_batch``, ``heartbeat``) and its REST.
+"""Coinbase Exchange: the public feed (``matches``, ``level2_batch``, ``ticker``, ``heartbeat``) and its REST.
 
 Sources: the exchange's pages "WebSocket Channels", "WebSocket Rate Limits", "Get product trades", "Pagination", and a
 recording of the real exchange. ``side`` of a match is the maker's ("a buy side match is a down-tick"); ours is the
 taker's, the other one. Level 2 has no sequence numbers: its page says that delivery is guaranteed, so the order of
-messages is all there is to follow.
+messages is all there is to follow. A ``ticker`` comes with each match, not with each change of the best bid or ask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, final
 
 import msgspec
@@ -25,6 +26,7 @@ from collector.events import (
     Rejected,
     ServerNotice,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
@@ -36,17 +38,19 @@ from collector.exchanges.decode import (
     iso_us,
     pack,
     read_answer,
+    require_decimals,
     require_levels,
     require_price_and_size,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import InOrderRule
 
-STREAMS = ("prices", "orderbook")
+STREAMS = ("prices", "orderbook", "tickers")
 
 _TAKER: dict[str, Side] = {"buy": "sell", "sell": "buy"}
-_CHANNELS = {"prices": "matches", "orderbook": "level2_batch"}
+_CHANNELS = {"prices": "matches", "orderbook": "level2_batch", "tickers": "ticker"}
 _CHANNEL_OF = {
     "match": "matches",
     "last_match": "matches",
@@ -55,7 +59,7 @@ _CHANNEL_OF = {
     "heartbeat": "heartbeat",
     "ticker": "ticker",
 }
-_KNOWN = frozenset({"match", "last_match", "snapshot", "l2update", "heartbeat", "subscriptions", "error"})
+_KNOWN = frozenset({"match", "last_match", "snapshot", "l2update", "ticker", "heartbeat", "subscriptions", "error"})
 _MAKERS_SIDE = Literal["buy", "sell"]
 
 
@@ -91,6 +95,17 @@ class _Update(msgspec.Struct, tag_field="type", tag="l2update", gc=False):
     native: str = msgspec.field(name="product_id")
     changes: list[tuple[_MAKERS_SIDE, str, str]]
     time: datetime
+
+
+@final
+class _Quotes(msgspec.Struct, tag_field="type", tag="ticker", gc=False):
+    native: str = msgspec.field(name="product_id")
+    sequence: Natural
+    bid: str = msgspec.field(name="best_bid")
+    ask: str = msgspec.field(name="best_ask")
+    time: datetime
+    bid_size: str = msgspec.field(name="best_bid_size", default="")
+    ask_size: str = msgspec.field(name="best_ask_size", default="")
 
 
 @final
@@ -145,16 +160,28 @@ class _TradeAnswer(msgspec.Struct, gc=False):
     time: datetime
 
 
+class _Day(msgspec.Struct, gc=False):
+    last: str = ""
+    volume: str = ""
+
+
+class _Stats(msgspec.Struct, gc=False):
+    day: _Day = msgspec.field(name="stats_24hour", default_factory=_Day)
+
+
 class _Refusal(msgspec.Struct, gc=False):
     message: str = ""
 
 
-_decode = msgspec.json.Decoder(_Match | _LastMatch | _Snapshot | _Update | _Heartbeat | _Subscriptions | _Error).decode
+_decode = msgspec.json.Decoder(
+    _Match | _LastMatch | _Snapshot | _Update | _Quotes | _Heartbeat | _Subscriptions | _Error
+).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(list[_Listed])
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADES = msgspec.json.Decoder(list[_TradeAnswer])
+_STATS = msgspec.json.Decoder(dict[str, _Stats])
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -229,6 +256,8 @@ class Coinbase(Exchange):
             return (BookSnapshot(symbol, time_us, time_us, message.bids, message.asks, received_us),)
         if type(message) is _LastMatch:
             return (PastTrade(_trade(message, symbol, received_us)),)
+        if type(message) is _Quotes:
+            return (_ticker(message, symbol, received_us),)
         return (ServerNotice("heartbeat", iso_us(message.time)),) if type(message) is _Heartbeat else ()
 
     def snapshot_request(self, symbol: str) -> Request:
@@ -267,6 +296,14 @@ class Coinbase(Exchange):
             Trade(symbol, iso_us(row.time), row.price, row.size, _TAKER[row.side], row.trade_id, received_us, "rest")
             for row in answer
         ]
+
+    def volumes_request(self) -> Request | None:
+        # No page documents it, and many clients use it: the documented "Get all product volume" has no prices.
+        return Request("/products/stats")
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        stats = read_answer(_STATS, body, "the volumes", _words)
+        return {native: volume(row.day.volume) * volume(row.day.last) for native, row in stats.items()}
 
     def channel_of(self, frame: bytes | str) -> str | None:
         try:
@@ -328,6 +365,16 @@ def _delta(body: _Update, symbol: str, received_us: int) -> BookDelta:
     # Now and then the exchange writes the year 1; then the time of receipt is the nearest there is.
     time_us = iso_us(body.time) or received_us
     return BookDelta(symbol, time_us, time_us, time_us, None, bids, asks, received_us)
+
+
+def _ticker(body: _Quotes, symbol: str, received_us: int) -> Ticker:
+    # Until 2022 there were no sizes; a side that is empty has the price 0.
+    sides: list[tuple[str | None, str | None]] = []
+    for price, size in ((body.bid, body.bid_size), (body.ask, body.ask_size)):
+        require_decimals(*filter(None, (price, size)))
+        sides.append((price, size or None) if price.strip("0.") else (None, None))
+    bid, ask = sides
+    return Ticker(symbol, iso_us(body.time), *bid, *ask, body.sequence, received_us)
 
 
 def _trades(listed: _Listed) -> bool:

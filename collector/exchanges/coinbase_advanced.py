@@ -1,4 +1,5 @@
-"""Coinbase Advanced Trade: the public feed (``market_trades``, ``level2``, ``candles``, ``heartbeats``) and its REST.
+"""Coinbase Advanced Trade: the public feed (``market_trades``, ``level2``, ``candles``, ``ticker``,
+``heartbeats``) and its REST.
 
 Sources: the exchange's pages "Advanced Trade WebSocket Channels", "WebSocket Rate Limits" and "Get Public Market
 Trades", and its own specification of the feed. ``side`` of a trade is the maker's, as on Coinbase Exchange: so says
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, final
 
 import msgspec
@@ -28,11 +30,13 @@ from collector.events import (
     Rejected,
     ServerNotice,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
+    best,
     chunks,
     document,
     iso_us,
@@ -44,15 +48,16 @@ from collector.exchanges.decode import (
     require_price_and_size,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import InOrderRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
 _API = "/api/v3/brokerage/market"
 _TAKER: dict[str, Side] = {"BUY": "sell", "SELL": "buy"}
-_CHANNELS = {"prices": "market_trades", "orderbook": "level2", "klines": "candles"}
-_KNOWN = frozenset({"market_trades", "l2_data", "candles", "heartbeats", "subscriptions"})
+_CHANNELS = {"prices": "market_trades", "orderbook": "level2", "klines": "candles", "tickers": "ticker"}
+_KNOWN = frozenset({"market_trades", "l2_data", "candles", "ticker", "heartbeats", "subscriptions"})
 _KIND = Literal["snapshot", "update"]
 
 
@@ -116,6 +121,25 @@ class _Candles(msgspec.Struct, tag_field="channel", tag="candles", gc=False):
     timestamp: datetime
 
 
+class _Quotes(msgspec.Struct, gc=False):
+    native: str = msgspec.field(name="product_id")
+    bid: str = msgspec.field(name="best_bid")
+    bid_size: str = msgspec.field(name="best_bid_quantity")
+    ask: str = msgspec.field(name="best_ask")
+    ask_size: str = msgspec.field(name="best_ask_quantity")
+
+
+class _QuotesEvent(msgspec.Struct, gc=False):
+    type: _KIND
+    tickers: list[_Quotes]
+
+
+@final
+class _Tickers(msgspec.Struct, tag_field="channel", tag="ticker", gc=False):
+    events: list[_QuotesEvent]
+    timestamp: datetime
+
+
 @final
 class _Heartbeats(msgspec.Struct, tag_field="channel", tag="heartbeats", gc=False):
     timestamp: datetime
@@ -145,6 +169,7 @@ class _Listed(msgspec.Struct, gc=False):
     trading_disabled: bool = False
     is_disabled: bool = False
     alias: str = ""
+    volume: str = msgspec.field(name="approximate_quote_24h_volume", default="")
 
 
 class _Listing(msgspec.Struct, gc=False):
@@ -176,7 +201,7 @@ class _Refusal(msgspec.Struct, gc=False):
     error_details: str = ""
 
 
-_decode = msgspec.json.Decoder(_Trades | _Book | _Candles | _Heartbeats | _Subscriptions).decode
+_decode = msgspec.json.Decoder(_Trades | _Book | _Candles | _Tickers | _Heartbeats | _Subscriptions).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(_Listing)
@@ -199,6 +224,7 @@ class CoinbaseAdvanced(Exchange):
         connection_life_s=None,
         weight_per_min=300,  # 10 public requests a second for each address
     )
+    streams = STREAMS
     trade_ids_contiguous = True
     book_needs_snapshot = False
     book_numbered = False
@@ -247,6 +273,8 @@ class CoinbaseAdvanced(Exchange):
             return self._read_book(message, received_us)
         if type(message) is _Candles:
             return self._read_candles(message, received_us)
+        if type(message) is _Tickers:
+            return self._read_tickers(message, received_us)
         if type(message) is _Heartbeats:
             return (ServerNotice("heartbeat", iso_us(message.timestamp)),)
         return (Acknowledged(None),)
@@ -283,6 +311,12 @@ class CoinbaseAdvanced(Exchange):
         trades = [_trade(row, symbol, received_us, "rest") for row in answer.trades]
         trades.sort(key=_number)
         return trades
+
+    def volumes_request(self) -> Request | None:
+        return self.listing_request()
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        return {row.id: volume(row.volume) for row in read_answer(_LISTING, body, "the volumes", _words).products}
 
     def channel_of(self, frame: bytes | str) -> str | None:
         try:
@@ -356,6 +390,20 @@ class CoinbaseAdvanced(Exchange):
                     klines.append(_kline(candle, symbol, iso_us(message.timestamp), received_us))
         klines.sort(key=lambda kline: kline.start_us)  # the first push has the past ones, newest first
         return klines
+
+    def _read_tickers(self, message: _Tickers, received_us: int) -> Sequence[Event]:
+        time_us = iso_us(message.timestamp)
+        tickers = []
+        for event in message.events:
+            for row in event.tickers:
+                symbol = self.symbol_of.get(row.native)
+                if symbol is None:
+                    continue
+                bids: list[Level] = [(row.bid, row.bid_size)] if row.bid else []
+                asks: list[Level] = [(row.ask, row.ask_size)] if row.ask else []
+                require_levels(bids, asks)
+                tickers.append(Ticker(symbol, time_us, *best(bids), *best(asks), None, received_us))
+        return tickers
 
     def _native(self, symbol: str) -> str:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from itertools import chain
 from typing import Annotated, TypeVar
 
@@ -31,6 +32,7 @@ _LARGEST = 2**63 - 1
 _DIGITS = b"0123456789"
 _POINTS_AS_COMMAS = bytes.maketrans(b".", b",")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
+_SIGNED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?").fullmatch
 _PRICE_AND_SIZE = re.compile(r"[0-9]+(?:\.[0-9]+)? [0-9]+(?:\.[0-9]+)?").fullmatch
 _NATURAL = re.compile(r"[0-9]{1,19}").fullmatch
 
@@ -39,6 +41,13 @@ def require_decimals(*texts: str) -> None:
     """Raise MessageError where a price or a size is not plain decimal digits: they go into CSV as they are."""
     for text in texts:
         if not _DECIMAL(text):
+            raise MessageError(f"{text[:40]!r} is not a decimal number.")
+
+
+def require_signed(*texts: str) -> None:
+    """Raise MessageError where a rate or another number that may be negative is not plain decimal digits."""
+    for text in texts:
+        if not _SIGNED(text):
             raise MessageError(f"{text[:40]!r} is not a decimal number.")
 
 
@@ -67,6 +76,24 @@ def require_levels(bids: Sequence[Level], asks: Sequence[Level]) -> None:
         or b",," in joined.translate(_POINTS_AS_COMMAS)
     ):
         require_decimals(*texts)
+
+
+def best(levels: Sequence[Level]) -> tuple[str | None, str | None]:
+    """Return the first level's price and size; None for both where there is none, or where its size is zero."""
+    if not levels or not levels[0][1].strip("0."):
+        return None, None
+    return levels[0]
+
+
+def volume(text: str) -> Decimal:
+    """Return a sum of money as text as a number, 0 for an empty text; raise MessageError where it is none."""
+    try:
+        number = Decimal(text or 0)
+    except InvalidOperation as error:
+        raise MessageError(f"{text[:40]!r} is not a volume.") from error
+    if not number.is_finite():
+        raise MessageError(f"{text[:40]!r} is not a volume.")
+    return number
 
 
 def natural(text: str) -> int:

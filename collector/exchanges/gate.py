@@ -8,6 +8,7 @@ such a field have only ``id``, which counts over all markets: it stays text here
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, final
 
 import msgspec
@@ -22,12 +23,14 @@ from collector.events import (
     Level,
     Rejected,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
     Natural,
+    best,
     chunks,
     document,
     milliseconds_us,
@@ -39,14 +42,16 @@ from collector.exchanges.decode import (
     require_price_and_size,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import ContiguousRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
 _API = "/api/v4/spot"
 _TRADES, _CHANGES, _BOOKS, _CANDLES = "spot.trades", "spot.order_book_update", "spot.obu", "spot.candlesticks"
-_KNOWN = frozenset({_TRADES, _CHANGES, _BOOKS, _CANDLES})
+_BEST = "spot.book_ticker"
+_KNOWN = frozenset({_TRADES, _CHANGES, _BOOKS, _CANDLES, _BEST})
 _NO_TIME = '"time":0,'
 """How a frame is planned: ``stamp`` puts the time in, because it may not differ by more than a minute."""
 
@@ -70,6 +75,16 @@ class _Changes(msgspec.Struct, gc=False):
     bids: list[Level] = msgspec.field(name="b", default_factory=list)
     asks: list[Level] = msgspec.field(name="a", default_factory=list)
     full: bool = False
+
+
+class _Quote(msgspec.Struct, gc=False):
+    native: str = msgspec.field(name="s")
+    time: Natural = msgspec.field(name="t")
+    id: Natural = msgspec.field(name="u")
+    bid: str = msgspec.field(name="b")
+    bid_size: str = msgspec.field(name="B")
+    ask: str = msgspec.field(name="a")
+    ask_size: str = msgspec.field(name="A")
 
 
 class _Candle(msgspec.Struct, gc=False):
@@ -121,6 +136,12 @@ class _CandleUpdate(msgspec.Struct, tag_field="channel", tag=_CANDLES, gc=False)
     time_ms: Natural = 0
 
 
+@final
+class _QuoteUpdate(msgspec.Struct, tag_field="channel", tag=_BEST, gc=False):
+    event: str
+    result: _Quote
+
+
 class _Where(msgspec.Struct, gc=False):
     native: str = msgspec.field(name="currency_pair", default="")
     symbol: str = msgspec.field(name="s", default="")
@@ -163,18 +184,24 @@ class _TradeAnswer(msgspec.Struct, gc=False):
     market_id: str = msgspec.field(name="sequence_id", default="")
 
 
+class _Volume(msgspec.Struct, gc=False):
+    native: str = msgspec.field(name="currency_pair")
+    volume: str = msgspec.field(name="quote_volume", default="")
+
+
 class _Refusal(msgspec.Struct, gc=False):
     label: str = ""
     message: str = ""
 
 
-_decode = msgspec.json.Decoder(_TradeUpdate | _ChangesUpdate | _BookUpdate | _CandleUpdate).decode
+_decode = msgspec.json.Decoder(_TradeUpdate | _ChangesUpdate | _BookUpdate | _CandleUpdate | _QuoteUpdate).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(list[_Listed])
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADE_ROWS = msgspec.json.Decoder(list[_TradeAnswer])
+_VOLUMES = msgspec.json.Decoder(list[_Volume])
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -192,6 +219,7 @@ class Gate(Exchange):
         connection_life_s=None,
         weight_per_min=600,  # 200 requests in 10 s for each endpoint, by "Gate API v4"; half of it is plenty
     )
+    streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = True
     klines_say_closed = False
     """``w`` says it, but "may be missing", says the documentation."""
@@ -216,7 +244,7 @@ class Gate(Exchange):
 
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:  # noqa: ARG002  all trades are raw
         for subscription in subscriptions:
-            require_stream(subscription.stream, STREAMS)
+            require_stream(subscription.stream, self.streams)
         return [self._connection(packed) for packed in pack(subscriptions, self.limits.streams_per_connection)]
 
     def stamp(self, frame: str, now_us: int) -> str:
@@ -234,6 +262,8 @@ class Gate(Exchange):
             return () if symbol is None else (_trade(update.result, symbol, received_us),)
         if type(update) is _CandleUpdate:
             return self._kline(update, received_us)
+        if type(update) is _QuoteUpdate:
+            return self._ticker(update.result, received_us)
         return self._book(update.result, received_us)
 
     def snapshot_request(self, symbol: str) -> Request:
@@ -271,6 +301,12 @@ class Gate(Exchange):
             trades.append(Trade(symbol, time_us, row.price, row.size, row.side, number, received_us, "rest"))
         trades.reverse()  # newest first
         return trades
+
+    def volumes_request(self) -> Request | None:
+        return Request(f"{_API}/tickers")
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        return {row.native: volume(row.volume) for row in read_answer(_VOLUMES, body, "the volumes", _words)}
 
     def channel_of(self, frame: bytes | str) -> str | None:
         try:
@@ -312,10 +348,11 @@ class Gate(Exchange):
         return ConnectionPlan("/ws/v4/", tuple(frames), tuple(subscriptions), tuple(range(1, len(frames) + 1)))
 
     def _requests(self, subscriptions: Sequence[Subscription]) -> Iterable[tuple[str, Sequence[str]]]:
-        """Yield what to subscribe to: many markets at once for trades, one at a time otherwise."""
-        natives = [self._native(asked.symbol) for asked in subscriptions if asked.stream == "prices"]
-        for part in chunks(natives, self.limits.streams_per_frame):
-            yield _TRADES, part
+        """Yield what to subscribe to: many markets at once for trades and quotes, one at a time otherwise."""
+        for stream, channel in (("prices", _TRADES), ("tickers", _BEST)):
+            natives = [self._native(asked.symbol) for asked in subscriptions if asked.stream == stream]
+            for part in chunks(natives, self.limits.streams_per_frame):
+                yield channel, part
         for asked in subscriptions:
             if asked.stream == "orderbook":
                 yield _CHANGES, [self._native(asked.symbol), "100ms"]
@@ -334,6 +371,15 @@ class Gate(Exchange):
         if first_id is None or first_id > body.last_id:
             raise MessageError(f"A change of the book of {symbol} has no beginning, or ends before it.")
         return (BookDelta(symbol, time_us, first_id, body.last_id, None, body.bids, body.asks, received_us),)
+
+    def _ticker(self, row: _Quote, received_us: int) -> Sequence[Event]:
+        symbol = self.symbol_of.get(row.native)
+        if symbol is None:
+            return ()
+        bids: list[Level] = [(row.bid, row.bid_size)] if row.bid else []
+        asks: list[Level] = [(row.ask, row.ask_size)] if row.ask else []
+        require_levels(bids, asks)
+        return (Ticker(symbol, row.time * 1000, *best(bids), *best(asks), row.id, received_us),)
 
     def _kline(self, update: _CandleUpdate, received_us: int) -> Sequence[Event]:
         candle = update.result

@@ -8,41 +8,67 @@ Symbols: the perpetual ``BTC`` is ``BTC_USDC``, as its margin is; a pair of spot
 
 ``side`` is the taker's: ``B`` buys. A trade's ``tid`` is a hash and counts nothing, so it is text. The first message
 of trades after subscribing is history. Each ``l2Book`` is the 20 best levels of a moment, without an id. What was
-missed can't be asked for.
+missed can't be asked for. A perpetual's funding rate is for an hour, its index price is the oracle's; the message has
+no time, so that of receipt stands for it. Pairs of spot have neither funding nor open interest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Literal, final
 
 import msgspec
 from msgspec import field
 
-from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookSnapshot, Event, Kline, Level, Rejected, Side, Trade
+from collector.errors import MessageError, UnknownName, UsageError
+from collector.events import (
+    Acknowledged,
+    BookSnapshot,
+    Event,
+    Funding,
+    Kline,
+    Level,
+    OpenInterest,
+    Rejected,
+    Side,
+    Ticker,
+    Trade,
+)
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
     Milliseconds,
     Natural,
+    best,
     document,
     pack,
     read_answer,
     require_decimals,
     require_levels,
+    require_signed,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import InOrderRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers", "funding", "open_interest")
 
-_CHANNELS = {"prices": "trades", "orderbook": "l2Book", "klines": "candle"}
+_CHANNELS = {
+    "prices": "trades",
+    "orderbook": "l2Book",
+    "klines": "candle",
+    "tickers": "bbo",
+    "funding": "activeAssetCtx",
+    "open_interest": "activeAssetCtx",
+}
+_OF_PERPETUALS = frozenset({"funding", "open_interest"})
 _SIDES: dict[str, Side] = {"B": "buy", "A": "sell"}
 _DIGITS = "0123456789"
-_KNOWN = frozenset({"trades", "l2Book", "candle", "subscriptionResponse", "error"})
+_KNOWN = frozenset({"trades", "l2Book", "candle", "bbo", "activeAssetCtx", "subscriptionResponse", "error"})
 _PERPETUALS, _SPOT = b'{"type":"meta"}', b'{"type":"spotMeta"}'
+_PERPETUAL_VOLUMES, _SPOT_VOLUMES = b'{"type":"metaAndAssetCtxs"}', b'{"type":"spotMetaAndAssetCtxs"}'
 _QUOTE = "USDC"
 _SUFFIX = "-SPOT"
 
@@ -79,6 +105,24 @@ class _Candle(msgspec.Struct, gc=False):
     trades: Natural = field(name="n")
 
 
+class _Quotes(msgspec.Struct, gc=False):
+    native: str = field(name="coin")
+    time: Milliseconds
+    sides: tuple[_BookLevel | None, _BookLevel | None] = field(name="bbo")
+
+
+class _Figures(msgspec.Struct, gc=False):
+    funding: str | None = None
+    open_interest: str | None = field(name="openInterest", default=None)
+    mark: str | None = field(name="markPx", default=None)
+    oracle: str | None = field(name="oraclePx", default=None)
+
+
+class _Context(msgspec.Struct, gc=False):
+    native: str = field(name="coin")
+    figures: _Figures = field(name="ctx")
+
+
 class _Subscription(msgspec.Struct, gc=False):
     type: str = ""
     native: str = field(name="coin", default="")
@@ -103,6 +147,16 @@ class _BookPush(msgspec.Struct, tag_field="channel", tag="l2Book", gc=False):
 @final
 class _CandlePush(msgspec.Struct, tag_field="channel", tag="candle", gc=False):
     data: _Candle
+
+
+@final
+class _QuotesPush(msgspec.Struct, tag_field="channel", tag="bbo", gc=False):
+    data: _Quotes
+
+
+@final
+class _ContextPush(msgspec.Struct, tag_field="channel", tag="activeAssetCtx", gc=False):
+    data: _Context
 
 
 @final
@@ -155,12 +209,19 @@ class _Spot(msgspec.Struct, gc=False):
     tokens: list[_Token]
 
 
+class _Volume(msgspec.Struct, gc=False):
+    native: str = field(name="coin", default="")
+    volume: str = field(name="dayNtlVlm", default="")
+
+
 class _Universe(msgspec.Struct, gc=False):
     universe: list[msgspec.Raw]
     tokens: list[_Token] | None = None
 
 
-_decode = msgspec.json.Decoder(_Trades | _BookPush | _CandlePush | _Acknowledgement | _Error).decode
+_decode = msgspec.json.Decoder(
+    _Trades | _BookPush | _CandlePush | _QuotesPush | _ContextPush | _Acknowledgement | _Error
+).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _decode_subscription = msgspec.json.Decoder(_Subscription).decode
@@ -168,6 +229,7 @@ _UNIVERSE = msgspec.json.Decoder(_Universe)
 _ALL_PERPETUALS = msgspec.json.Decoder(_Perpetuals)
 _ALL_PAIRS = msgspec.json.Decoder(_Spot)
 _BOOK = msgspec.json.Decoder(_Book)
+_VOLUMES = msgspec.json.Decoder(tuple[_Perpetuals, list[_Volume]])
 
 
 class Hyperliquid(Exchange):
@@ -185,6 +247,7 @@ class Hyperliquid(Exchange):
         weight_per_min=1200,
         ping_interval_s=30,  # a connection on which nothing was said for 60 s is closed
     )
+    streams = STREAMS
     trade_ids_contiguous = False
     book_needs_snapshot = False
     book_numbered = False
@@ -254,6 +317,12 @@ class Hyperliquid(Exchange):
         if type(message) is _CandlePush:
             symbol = self.symbol_of.get(message.data.native)
             return () if symbol is None else (_kline(message.data, symbol, received_us),)
+        if type(message) is _QuotesPush:
+            symbol = self.symbol_of.get(message.data.native)
+            return () if symbol is None else (_ticker(message.data, symbol, received_us),)
+        if type(message) is _ContextPush:
+            symbol = self.symbol_of.get(message.data.native)
+            return () if symbol is None else _figures(message.data.figures, symbol, received_us)
         return _answer(message)
 
     def snapshot_request(self, symbol: str) -> Request:
@@ -279,6 +348,21 @@ class Hyperliquid(Exchange):
 
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:  # noqa: ARG002  never asked for
         raise MessageError(f"Hyperliquid does not give the trades of {symbol} from an id on.")
+
+    def volumes_request(self) -> Request | None:
+        return Request("/info", method="POST", body=_PERPETUAL_VOLUMES, weight=20)
+
+    def next_volumes_request(self, request: Request, body: bytes) -> Request | None:  # noqa: ARG002  spot has its own
+        if request.body != _PERPETUAL_VOLUMES:
+            return None
+        return Request("/info", method="POST", body=_SPOT_VOLUMES, weight=20)
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        listed, figures = read_answer(_VOLUMES, body, "the volumes", _words)
+        # Spot's figures name their pair, and there may be more of them than pairs; those of perpetuals are in order.
+        names = [row.native or perpetual.name for row, perpetual in zip(figures, listed.universe, strict=False)]
+        names += [row.native for row in figures[len(names) :]]
+        return {name: volume(row.volume) for name, row in zip(names, figures, strict=True)}
 
     def ping_frame(self) -> str | None:
         return '{"method":"ping"}'
@@ -308,13 +392,19 @@ class Hyperliquid(Exchange):
         return msgspec.json.encode({"channel": "subscriptionResponse", "data": msgspec.json.decode(frame)}).decode()
 
     def _connection(self, subscriptions: Sequence[Subscription]) -> ConnectionPlan:
-        asked = [self._asked(subscription) for subscription in subscriptions]
+        # Two streams may come on one channel.
+        asked = list({_channel(one): one for one in map(self._asked, subscriptions)}.values())
         frames = tuple(_request("subscribe", one) for one in asked)
         # Answers repeat what was asked for: that is the id.
         return ConnectionPlan("/ws", frames, tuple(subscriptions), tuple(_channel(one) for one in asked))
 
     def _asked(self, subscription: Subscription) -> _Subscription:
         require_stream(subscription.stream, STREAMS)
+        if subscription.stream in _OF_PERPETUALS and subscription.symbol.endswith(_SUFFIX):
+            raise UsageError(
+                f"{subscription.symbol} is a pair of spot: it has no {subscription.stream}.",
+                hint="Collect it in a session of its own, or a perpetual instead.",
+            )
         channel = _CHANNELS[subscription.stream]
         return _Subscription(channel, self._native(subscription.symbol), "1m" if channel == "candle" else "")
 
@@ -366,6 +456,23 @@ def _kline(row: _Candle, symbol: str, received_us: int) -> Kline:
         timestamp_us=row.start * 1000,  # the message has no time of its own
         received_us=received_us,
     )
+
+
+def _ticker(quotes: _Quotes, symbol: str, received_us: int) -> Ticker:
+    bids, asks = ([] if level is None else [(level.price, level.size)] for level in quotes.sides)
+    require_levels(bids, asks)
+    return Ticker(symbol, quotes.time * 1000, *best(bids), *best(asks), None, received_us)
+
+
+def _figures(figures: _Figures, symbol: str, received_us: int) -> Sequence[Event]:
+    require_signed(*filter(None, (figures.funding, figures.open_interest, figures.mark, figures.oracle)))
+    events: list[Event] = []
+    if figures.funding is not None:
+        prices = figures.mark, figures.oracle
+        events.append(Funding(symbol, received_us, figures.funding, None, *prices, received_us))
+    if figures.open_interest is not None:
+        events.append(OpenInterest(symbol, received_us, figures.open_interest, None, received_us))
+    return events
 
 
 def _answer(message: _Acknowledgement | _Error) -> Sequence[Event]:

@@ -1,7 +1,8 @@
 """Kraken spot, over its websocket v2 and REST.
 
-Sources: the exchange's pages "Trades", "Book", "OHLC", "Spot Websockets (v2) Book Checksum", "Tradable Asset Pairs",
-"Recent Trades", its help page on connection rates, and recordings of 2025 and 2026.
+Sources: the exchange's pages "Trades", "Book", "OHLC", "Ticker (Level 1)", "Get Ticker Information", "Spot Websockets
+(v2) Book Checksum", "Tradable Asset Pairs", "Recent Trades", its help page on connection rates, and recordings of 2025
+and 2026.
 
 Prices and sizes are JSON numbers, and the checksum is over their text: they are read as text, never as floats.
 ``side`` is the taker's. Trade ids count up by one for each pair. Book messages have no ids; the checksum of the ten
@@ -31,6 +32,7 @@ from collector.events import (
     PastTrade,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import (
@@ -46,6 +48,7 @@ from collector.exchanges.base import (
 from collector.exchanges.decode import (
     UNREADABLE,
     Natural,
+    best,
     chunks,
     document,
     iso_us,
@@ -54,19 +57,20 @@ from collector.exchanges.decode import (
     require_levels,
     require_stream,
     symbols_once,
+    volume,
 )
 from collector.exchanges.rules import InOrderRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
 DEPTH = 100
 """Levels of each side that are asked for."""
 
 DEPTHS = (10, 25, 100, 500, 1000)
 
-_CHANNELS = {"prices": "trade", "orderbook": "book", "klines": "ohlc"}
+_CHANNELS = {"prices": "trade", "orderbook": "book", "klines": "ohlc", "tickers": "ticker"}
 _NUMBERED = tuple(_CHANNELS.values())
-_KNOWN = frozenset({"trade", "book", "ohlc", "heartbeat"})
+_KNOWN = frozenset({"trade", "book", "ohlc", "ticker", "heartbeat"})
 _INTERVALS = {1: "1m", 5: "5m", 15: "15m", 60: "1h", 240: "4h", 1440: "1d"}
 _TO_V2 = {"XBT": "BTC", "XDG": "DOGE"}
 _TO_REST = {ours: theirs for theirs, ours in _TO_V2.items()}
@@ -115,6 +119,15 @@ class _Candle(msgspec.Struct, gc=False):
     interval: int
 
 
+class _Quotes(msgspec.Struct, gc=False):
+    native: str = field(name="symbol")
+    bid: _Number
+    bid_size: _Number = field(name="bid_qty")
+    ask: _Number
+    ask_size: _Number = field(name="ask_qty")
+    time: _Time | None = field(name="timestamp", default=None)
+
+
 @final
 class _Trades(msgspec.Struct, tag_field="channel", tag="trade", gc=False):
     type: Literal["snapshot", "update"]
@@ -132,6 +145,12 @@ class _Candles(msgspec.Struct, tag_field="channel", tag="ohlc", gc=False):
     type: Literal["snapshot", "update"]
     data: list[_Candle]
     time: _Time | None = field(name="timestamp", default=None)
+
+
+@final
+class _Tickers(msgspec.Struct, tag_field="channel", tag="ticker", gc=False):
+    type: Literal["snapshot", "update"]
+    data: list[_Quotes]
 
 
 @final
@@ -191,11 +210,22 @@ class _TradesAnswer(msgspec.Struct, gc=False):
     result: dict[str, list[tuple[str, str, _Number, Literal["b", "s"], str, str, Natural]] | str]
 
 
+class _Day(msgspec.Struct, gc=False):
+    """What was traded today and in 24 hours, and the average price of it."""
+
+    volumes: tuple[str, str] = field(name="v")
+    prices: tuple[str, str] = field(name="p")
+
+
+class _DaysAnswer(msgspec.Struct, gc=False):
+    result: dict[str, _Day]
+
+
 class _Refusal(msgspec.Struct, gc=False):
     error: list[str] = []
 
 
-_decode = msgspec.json.Decoder(_Trades | _Books | _Candles | _Heartbeat, float_hook=str).decode
+_decode = msgspec.json.Decoder(_Trades | _Books | _Candles | _Tickers | _Heartbeat, float_hook=str).decode
 _decode_levels = msgspec.json.Decoder(list[_BookLevel], float_hook=str).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -203,6 +233,7 @@ _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _PAIRS = msgspec.json.Decoder(_PairsAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADES = msgspec.json.Decoder(_TradesAnswer, float_hook=str)
+_DAYS = msgspec.json.Decoder(_DaysAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -227,6 +258,7 @@ class Kraken(Exchange):
         weight_per_min=60,  # a request is one; public ones are allowed each second
         ping_interval_s=30,  # a connection of no subscription that speaks is closed after a minute
     )
+    streams = STREAMS
     trade_ids_contiguous = True
     book_needs_snapshot = False
     book_numbered = False
@@ -287,6 +319,12 @@ class Kraken(Exchange):
                 for row in rows
                 if (symbol := symbol_of.get(row.native)) is not None
             ]
+        if type(message) is _Tickers:
+            return [
+                _ticker(row, symbol, received_us)
+                for row in message.data
+                if (symbol := symbol_of.get(row.native)) is not None
+            ]
         return (ServerNotice("heartbeat", 0),)
 
     def snapshot_request(self, symbol: str) -> Request:
@@ -335,6 +373,22 @@ class Kraken(Exchange):
             )
             for price, volume, time, side, _, _, trade_id in rows
         ]
+
+    def volumes_request(self) -> Request | None:
+        return Request("/0/public/Ticker")
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        days = read_answer(_DAYS, body, "the volumes", _words).result
+        volumes = {}
+        for native in self.symbol_of:
+            base, _, quote = native.partition("/")
+            base, quote = _TO_REST.get(base, base), _TO_REST.get(quote, quote)
+            # The oldest assets have a letter before their names in REST: X that of a coin, Z that of money.
+            spellings = (base + quote, *(f"{b}{base}{q}{quote}" for b in ("", "X", "Z") for q in ("", "X", "Z")))
+            day = next((days[spelling] for spelling in spellings if spelling in days), None)
+            if day is not None:
+                volumes[native] = volume(day.volumes[1]) * volume(day.prices[1])
+        return volumes
 
     def ping_frame(self) -> str | None:
         return '{"method":"ping"}'
@@ -396,6 +450,8 @@ def _request(method: str, channel: str, natives: Sequence[str], number: int) -> 
         parameters["depth"] = DEPTH
     elif channel == "ohlc":
         parameters["interval"] = 1
+    elif channel == "ticker":
+        parameters["event_trigger"] = "bbo"
     if method == "subscribe":
         parameters["snapshot"] = channel != "ohlc"
     return msgspec.json.encode({"method": method, "params": parameters, "req_id": number}).decode()
@@ -461,6 +517,14 @@ def _kline(row: _Candle, symbol: str, received_us: int, time: datetime | None) -
         timestamp_us=start_us if time is None else iso_us(time),
         received_us=received_us,
     )
+
+
+def _ticker(row: _Quotes, symbol: str, received_us: int) -> Ticker:
+    bid, ask = (_plain(row.bid), _plain(row.bid_size)), (_plain(row.ask), _plain(row.ask_size))
+    time_us = iso_us(row.time) if row.time is not None else 0
+    sides = *best([bid]), *best([ask])
+    # Older messages have no time.
+    return Ticker(symbol, time_us or received_us, *sides, None, received_us, timed=time_us > 0)
 
 
 def _plain(number: object) -> str:

@@ -1,13 +1,14 @@
 """KuCoin spot: the classic public websocket and its REST.
 
-Sources: the exchange's pages "WebSocket: introduction", "Get Public Token", "Trade", "Orderbook Increment", "Klines"
-and "Get Part OrderBook", and a recording of the real exchange. Before each connection REST gives an address and a
-token. ``side`` of a match is the taker's. The ids of trades grow, but not by one.
+Sources: the exchange's pages "WebSocket: introduction", "Get Public Token", "Trade", "Orderbook Increment", "Ticker",
+"Klines", "Get Part OrderBook" and "Get All Tickers", and a recording of the real exchange. Before each connection REST
+gives an address and a token. ``side`` of a match is the taker's. The ids of trades grow, but not by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any, Literal, final
 from urllib.parse import quote, urlsplit
 
@@ -23,12 +24,14 @@ from collector.events import (
     Level,
     Rejected,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
     Natural,
+    best,
     chunks,
     document,
     natural,
@@ -40,14 +43,15 @@ from collector.exchanges.decode import (
     require_stream,
     symbols_once,
     trade_id,
+    volume,
 )
 from collector.exchanges.rules import ContiguousRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
-_MATCH, _LEVEL2, _CANDLES = "/market/match", "/market/level2", "/market/candles"
-_TOPICS = {"prices": _MATCH, "orderbook": _LEVEL2, "klines": _CANDLES}
-_SUBJECTS = frozenset({"trade.l3match", "trade.l2update", "trade.candles.add", "trade.candles.update"})
+_MATCH, _LEVEL2, _CANDLES, _TICKER = "/market/match", "/market/level2", "/market/candles", "/market/ticker"
+_TOPICS = {"prices": _MATCH, "orderbook": _LEVEL2, "klines": _CANDLES, "tickers": _TICKER}
+_SUBJECTS = frozenset({"trade.l3match", "trade.l2update", "trade.ticker", "trade.candles.add", "trade.candles.update"})
 _INTERVALS = {"1min": "1m", "5min": "5m", "15min": "15m", "1hour": "1h", "4hour": "4h", "1day": "1d"}
 _OK = "200000"
 _LISTING_PATH = "/api/v2/symbols"
@@ -82,6 +86,21 @@ class _Candle(msgspec.Struct, gc=False):
     native: str = msgspec.field(name="symbol")
     values: tuple[str, str, str, str, str, str, str] = msgspec.field(name="candles")
     time: Natural = 0
+
+
+class _Best(msgspec.Struct, gc=False):
+    bid: str = msgspec.field(name="bestBid")
+    bid_size: str = msgspec.field(name="bestBidSize")
+    ask: str = msgspec.field(name="bestAsk")
+    ask_size: str = msgspec.field(name="bestAskSize")
+    sequence: str
+    time: Natural = 0
+
+
+@final
+class _TickerMessage(msgspec.Struct, tag_field="subject", tag="trade.ticker", gc=False):
+    data: _Best
+    topic: str
 
 
 @final
@@ -155,6 +174,20 @@ class _Row(msgspec.Struct, gc=False):
     time: Natural
 
 
+class _Volume(msgspec.Struct, gc=False):
+    symbol: str
+    turnover: str | None = msgspec.field(name="volValue", default=None)
+
+
+class _Volumes(msgspec.Struct, gc=False):
+    ticker: list[_Volume]
+
+
+class _VolumesAnswer(msgspec.Struct, gc=False):
+    code: Literal["200000"]
+    data: _Volumes
+
+
 class _ListingAnswer(msgspec.Struct, gc=False):
     code: Literal["200000"]
     data: list[_Listed]
@@ -180,7 +213,9 @@ class _Refusal(msgspec.Struct, gc=False):
     msg: str = ""
 
 
-_decode = msgspec.json.Decoder(_MatchMessage | _Level2Message | _NewCandleMessage | _CandleMessage).decode
+_decode = msgspec.json.Decoder(
+    _MatchMessage | _Level2Message | _NewCandleMessage | _CandleMessage | _TickerMessage
+).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
@@ -188,6 +223,7 @@ _LISTING = msgspec.json.Decoder(_ListingAnswer)
 _TOKEN = msgspec.json.Decoder(_TokenAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADES = msgspec.json.Decoder(_TradesAnswer)
+_VOLUMES = msgspec.json.Decoder(_VolumesAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -206,6 +242,7 @@ class Kucoin(Exchange):
         weight_per_min=2000,  # 2,000 in 30 s for public requests; half of it is plenty
         ping_interval_s=15,  # answers to the request for a token ask for 18
     )
+    streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
     klines_say_closed = False
 
@@ -238,7 +275,7 @@ class Kucoin(Exchange):
 
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:  # noqa: ARG002  all trades are raw
         for subscription in subscriptions:
-            require_stream(subscription.stream, STREAMS)
+            require_stream(subscription.stream, self.streams)
         return [self._connection(packed) for packed in pack(subscriptions, self.limits.streams_per_connection)]
 
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
@@ -246,6 +283,8 @@ class Kucoin(Exchange):
             message = _decode(frame)
         except UNREADABLE as error:
             return _other(frame, error)
+        if type(message) is _TickerMessage:
+            return self._ticker(message, received_us)
         symbol = self.symbol_of.get(message.data.native)
         if symbol is None:
             return ()
@@ -296,6 +335,13 @@ class Kucoin(Exchange):
         trades.sort(key=lambda trade: trade.timestamp_us)
         return trades
 
+    def volumes_request(self) -> Request | None:
+        return Request("/api/v1/market/allTickers", weight=15)
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = read_answer(_VOLUMES, body, "the volumes", _words).data.ticker
+        return {row.symbol: volume(row.turnover or "") for row in rows}
+
     def current_path(self, path: str) -> str:
         return _CURRENT_PATHS.get(path, path)
 
@@ -325,7 +371,7 @@ class Kucoin(Exchange):
 
     def _connection(self, subscriptions: Sequence[Subscription]) -> ConnectionPlan:
         topics: list[str] = []
-        for stream in ("prices", "orderbook"):
+        for stream in ("prices", "orderbook", "tickers"):
             natives = [self._native(asked.symbol) for asked in subscriptions if asked.stream == stream]
             topics += [f"{_TOPICS[stream]}:{','.join(part)}" for part in chunks(natives, self.limits.streams_per_frame)]
         topics += [
@@ -333,6 +379,18 @@ class Kucoin(Exchange):
         ]
         frames = tuple(_subscribe(str(number), topic) for number, topic in enumerate(topics, 1))
         return ConnectionPlan("/endpoint", frames, tuple(subscriptions), tuple(map(str, range(1, len(topics) + 1))))
+
+    def _ticker(self, message: _TickerMessage, received_us: int) -> Sequence[Event]:
+        symbol = self.symbol_of.get(message.topic.rpartition(":")[2])
+        if symbol is None:
+            return ()
+        row = message.data
+        bids: list[Level] = [(row.bid, row.bid_size)]
+        asks: list[Level] = [(row.ask, row.ask_size)]
+        require_levels(bids, asks)
+        sequence = natural(row.sequence)
+        time_us = row.time * 1000 or received_us
+        return (Ticker(symbol, time_us, *best(bids), *best(asks), sequence, received_us, timed=row.time > 0),)
 
     def _native(self, symbol: str) -> str:
         try:

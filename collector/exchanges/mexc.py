@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import msgspec
 
@@ -25,12 +26,14 @@ from collector.events import (
     Level,
     Rejected,
     Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
     Natural,
+    best,
     natural,
     pack,
     read_answer,
@@ -40,20 +43,22 @@ from collector.exchanges.decode import (
     require_stream,
     symbols_once,
     trade_id,
+    volume,
 )
 from collector.exchanges.protobuf import message, number, read_fields, text
 from collector.exchanges.rules import ContiguousRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
-_DEALS, _DEPTH, _KLINE = (
+_DEALS, _DEPTH, _KLINE, _BEST = (
     "spot@public.aggre.deals.v3.api.pb",
     "spot@public.aggre.depth.v3.api.pb",
     "spot@public.kline.v3.api.pb",
+    "spot@public.aggre.bookTicker.v3.api.pb",
 )
 # Field numbers of PushDataV3ApiWrapper.
 _CHANNEL, _SYMBOL, _CREATED, _SENT = 1, 3, 5, 6
-_KLINE_BODY, _DEPTH_BODY, _DEALS_BODY = 308, 313, 314
+_KLINE_BODY, _DEPTH_BODY, _DEALS_BODY, _BEST_BODY = 308, 313, 314, 315
 
 _SIDES: dict[int, Side] = {1: "buy", 2: "sell"}
 _INTERVALS = {"Min1": "1m", "Min5": "5m", "Min15": "15m", "Min60": "1h", "Hour4": "4h", "Day1": "1d"}
@@ -98,6 +103,11 @@ class _BookAnswer(msgspec.Struct, gc=False):
     time: Natural = msgspec.field(name="timestamp", default=0)
 
 
+class _Volume(msgspec.Struct, gc=False):
+    symbol: str
+    volume: str | None = msgspec.field(name="quoteVolume", default=None)
+
+
 class _Refusal(msgspec.Struct, gc=False):
     code: int = 0
     msg: str = ""
@@ -107,6 +117,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(_ListingAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
+_VOLUMES = msgspec.json.Decoder(list[_Volume])
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -125,6 +136,7 @@ class Mexc(Exchange):
         weight_per_min=1500,  # 500 in 10 s for each endpoint; half of it is plenty
         ping_interval_s=20,  # a connection without traffic is closed after a minute
     )
+    streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
     klines_say_closed = False
 
@@ -168,6 +180,8 @@ class Mexc(Exchange):
             return (_delta(message(body), symbol, time_us, received_us),)
         if (body := fields.get(_KLINE_BODY)) is not None:
             return _kline(message(body), symbol, time_us, received_us)
+        if (body := fields.get(_BEST_BODY)) is not None:
+            return (_ticker(message(body), symbol, time_us, received_us),)
         return ()
 
     def snapshot_request(self, symbol: str) -> Request:
@@ -195,6 +209,12 @@ class Mexc(Exchange):
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:  # noqa: ARG002  never asked for
         raise MessageError(f"The trades of {symbol} have no ids in an answer of REST.")
 
+    def volumes_request(self) -> Request | None:
+        return Request("/api/v3/ticker/24hr", weight=40)
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        return {row.symbol: volume(row.volume or "") for row in read_answer(_VOLUMES, body, "the volumes", _words)}
+
     def ping_frame(self) -> str | None:
         return '{"method":"PING"}'
 
@@ -219,12 +239,13 @@ class Mexc(Exchange):
         return msgspec.json.encode({"id": 0, "code": 0, "msg": words}).decode()
 
     def _channel_name(self, subscription: Subscription) -> str:
-        require_stream(subscription.stream, STREAMS)
+        require_stream(subscription.stream, self.streams)
         native = self._native(subscription.symbol)
         return {
             "prices": f"{_DEALS}@100ms@{native}",
             "orderbook": f"{_DEPTH}@100ms@{native}",
             "klines": f"{_KLINE}@{native}@Min1",
+            "tickers": f"{_BEST}@100ms@{native}",
         }[subscription.stream]
 
     def _native(self, symbol: str) -> str:
@@ -322,6 +343,17 @@ def _sum(bytes_as_text: Sequence[str]) -> int:
 def _level(body: bytes) -> Level:
     fields = dict(read_fields(body))
     return text(fields.get(1)), text(fields.get(2))
+
+
+def _ticker(body: bytes, symbol: str, time_us: int, received_us: int) -> Ticker:
+    """Read PublicAggreBookTickerV3Api: the bid's price and size, the ask's, the book's version."""
+    fields = dict(read_fields(body))
+    bid, bid_size, ask, ask_size, version = (text(fields.get(place)) for place in range(1, 6))
+    bids: list[Level] = [(bid, bid_size)] if bid else []
+    asks: list[Level] = [(ask, ask_size)] if ask else []
+    require_levels(bids, asks)
+    number = natural(version) if version else None
+    return Ticker(symbol, time_us, *best(bids), *best(asks), number, received_us, timed=time_us != received_us)
 
 
 def _kline(body: bytes, symbol: str, time_us: int, received_us: int) -> Sequence[Event]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -58,6 +59,7 @@ from collector.exchanges.decode import (
     require_levels,
     require_stream,
     symbols_once,
+    volume,
 )
 
 STREAMS = ("prices", "orderbook", "klines")
@@ -165,6 +167,18 @@ class _TradesAnswer(msgspec.Struct, gc=False):
     code: Literal["0"]
 
 
+class _Volume(msgspec.Struct, gc=False):
+    native: str = field(name="instId")
+    type: str = field(name="instType")
+    turnover: str = field(name="volCcy24h", default="")
+    last: str = ""
+
+
+class _VolumesAnswer(msgspec.Struct, gc=False):
+    code: Literal["0"]
+    data: list[_Volume]
+
+
 class _Refusal(msgspec.Struct, gc=False):
     code: str = ""
     msg: str = ""
@@ -178,6 +192,7 @@ _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _INSTRUMENTS = msgspec.json.Decoder(_Instruments)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
 _TRADES_ANSWER = msgspec.json.Decoder(_TradesAnswer, strict=False)
+_VOLUMES = msgspec.json.Decoder(_VolumesAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 
@@ -338,6 +353,17 @@ class Okx(Exchange):
         for trade in trades:
             trade.source = "rest"
         return trades
+
+    def volumes_request(self) -> Request | None:
+        return Request("/api/v5/market/tickers", {"instType": _TYPES[0]})
+
+    def next_volumes_request(self, request: Request, body: bytes) -> Request | None:
+        return self.next_listing_request(request, body)
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = read_answer(_VOLUMES, body, "the volumes", _words).data
+        # ``volCcy24h`` is in quote currency for spot, and in base currency for contracts.
+        return {row.native: volume(row.turnover) * (1 if row.type == "SPOT" else volume(row.last)) for row in rows}
 
     def ping_frame(self) -> str | None:
         return "ping"

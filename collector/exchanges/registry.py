@@ -12,6 +12,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "binance": ("collector.exchanges.binance", "Binance"),
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
     "bitget": ("collector.exchanges.bitget", "Bitget"),
+    "bitget_linear": ("collector.exchanges.bitget_linear", "BitgetLinear"),
     "bybit": ("collector.exchanges.bybit", "Bybit"),
     "bybit_linear": ("collector.exchanges.bybit_linear", "BybitLinear"),
     "coinbase": ("collector.exchanges.coinbase", "Coinbase"),

@@ -556,3 +556,16 @@ def test_real_frames(recordings: Path) -> None:
     assert Decimal(expected["sum_qty"]) == sum(Decimal(trade.volume) for trade in trades)
     assert expected["buyer_maker_true"] == sum(trade.side == "sell" for trade in trades)
     assert truth["symbols"]["ETHUSDT"]["message_counts"]["depth@100ms"] == deltas
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency; for contracts of coins from coins and average price."""
+    assert SPOT.volumes_request() == Request("/api/v3/ticker/24hr", weight=80)
+    rows = [
+        {"symbol": "BTCUSDT", "quoteVolume": "15.30000000", "weightedAvgPrice": "0.29628482"},
+        {"symbol": "BTCUSD_PERP", "volume": "3", "baseVolume": "2", "weightedAvgPrice": "40000.5"},
+    ]
+    expected = {"BTCUSDT": Decimal("15.3"), "BTCUSD_PERP": Decimal(80001)}
+    assert SPOT.parse_volumes(json.dumps(rows).encode()) == expected
+    with pytest.raises(MessageError, match="-1003"):
+        SPOT.parse_volumes(b'{"code":-1003,"msg":"Too many requests"}')

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, PastTrade, Rejected, Trade
+from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, PastTrade, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.bitget import Bitget
 
@@ -76,6 +76,14 @@ def kline(start_us: int) -> Kline:
 
 
 TRADE_V2_EVENT = Trade("BTC_USDT", 1730332858796000, "72389.99", "0.001373", "buy", 1235671058980749319, RECEIVED)
+BEST = {
+    "a": [["76671.23", "0.41581"]],
+    "b": [["76671.22", "0.531211"]],
+    "checksum": 0,
+    "seq": 451057506670,
+    "pseq": 0,
+    "ts": "1777358880105",
+}
 BIDS, ASKS = [("76794", "0.062194"), ("76793", "0")], [("76794.01", "1.049783")]
 ERROR = {
     "event": "error",
@@ -108,6 +116,18 @@ ERROR = {
         ),
         (push_v2("trade", TRADE_V2), [TRADE_V2_EVENT]),
         (push_v2("trade", TRADE_V2, action="snapshot"), [PastTrade(TRADE_V2_EVENT)]),
+        (
+            push("books1", BEST, action="snapshot"),
+            [
+                Ticker(
+                    "BTC_USDT", 1777358880105000, "76671.22", "0.531211", "76671.23", "0.41581", 451057506670, RECEIVED
+                )
+            ],
+        ),
+        (
+            push("books1", {**BEST, "a": [], "b": [["1", "0"]]}, action="snapshot"),
+            [Ticker("BTC_USDT", 1777358880105000, None, None, None, None, 451057506670, RECEIVED)],
+        ),
         (json.dumps({"event": "subscribe", "arg": {"instType": "spot"}}).encode(), [Acknowledged(None)]),
         (json.dumps(ERROR).encode(), [Rejected(None, "30001", "symbol does not exist", "publicTrade:FOOUSDT")]),
         (b'{"event":"error","code":"30003","msg":"?"}', [Rejected(None, "30003", "?")]),
@@ -128,7 +148,8 @@ def test_frame(payload: bytes, events: list[object]) -> None:
         b'{"event":"login","code":0}',
         push("ticker", {"lastPrice": "1", "openPrice24h": "1"}),
         push("ticker", {"p": 5}),
-        push("books1", BOOK, action="snapshot"),
+        push("ticker", {"fundingRate": "0.0001", "openInterest": "5"}),
+        push("liquidation", {"symbol": "BTCUSDT", "side": "buy", "price": "1", "amount": "1", "ts": "1"}),
         push("publicTrade", TRADE, symbol="FOOUSDT"),
         push("publicTrade", TRADE, instType="usdt-futures"),
         push_v2("books", {"asks": [], "bids": [["0.12306", "3326.85"]], "checksum": 1073441524, "ts": "1"}),
@@ -374,4 +395,20 @@ def test_frames_with_expected(recordings: Path) -> None:
             elif isinstance(event, PastTrade):
                 assert row["expected"] == []
                 compared += 1
-    assert compared == 4
+            elif isinstance(event, Ticker):
+                [truth] = row["expected"]
+                assert (float(event.bid or 0), float(event.ask or 0)) == (truth["bidPrice"], truth["askPrice"])
+                compared += 1
+    assert compared == 5
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert BITGET.volumes_request() == Request("/api/v3/market/tickers", {"category": "SPOT"})
+    body = answered([{"symbol": "BTCUSDT", "turnover24h": "5101050.26784"}, {"symbol": "OLDUSDT", "turnover24h": ""}])
+    assert BITGET.parse_volumes(body) == {"BTCUSDT": Decimal("5101050.26784"), "OLDUSDT": 0}
+    for wrong in (answered([{"symbol": "A", "turnover24h": "x"}]), answered([{"symbol": "A", "turnover24h": "NaN"}])):
+        with pytest.raises(MessageError, match="volume"):
+            BITGET.parse_volumes(wrong)
+    with pytest.raises(MessageError, match="too many"):
+        BITGET.parse_volumes(b'{"code":"429","msg":"too many"}')

@@ -348,3 +348,13 @@ def test_single_frames(recordings: Path) -> None:
     assert (trade.side, trade.price, trade.volume, trade.timestamp_us) == (
         "buy", "27451.00", "0.010", 1709891679000000,
     )  # fmt: skip
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert SPOT.volumes_request() == Request("/v5/market/tickers", {"category": "spot"})
+    rows = [{"symbol": "BTCUSDT", "turnover24h": "2352.94950046", "volume24h": "0.12"}]
+    body = json.dumps({"retCode": 0, "retMsg": "OK", "result": {"category": "spot", "list": rows}}).encode()
+    assert SPOT.parse_volumes(body) == {"BTCUSDT": Decimal("2352.94950046")}
+    with pytest.raises(MessageError, match="10006"):
+        SPOT.parse_volumes(b'{"retCode":10006,"retMsg":"Too many visits!"}')

@@ -20,6 +20,7 @@ from collector.events import (
     PastTrade,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import Listing, Request, Subscription
@@ -74,6 +75,22 @@ UPDATE_EVENT = BookDelta(
     [("9222.39", "0.00000000")],
     RECEIVED,
 )
+
+
+QUOTES = {
+    "type": "ticker",
+    "sequence": 50978628538,
+    "product_id": "BTC-USD",
+    "price": "17165.16",
+    "best_bid": "17165.15",
+    "best_bid_size": "0.61540890",
+    "best_ask": "17167.76",
+    "best_ask_size": "0.18528568",
+    "side": "sell",
+    "time": "2022-12-01T00:00:00.122581Z",
+    "trade_id": 463751434,
+    "last_size": "0.05",
+}
 
 
 def encoded(message: Any) -> bytes:
@@ -131,7 +148,7 @@ def test_no_time() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        encoded({"type": "ticker", "product_id": "BTC-USD", "price": "14.7775", "trade_id": 881613}),
+        encoded({**QUOTES, "product_id": "FOO-USD"}),
         encoded({"type": "status", "products": []}),
         encoded({"type": "received", "product_id": "BTC-USD"}),
         encoded({**MATCH, "product_id": "FOO-BAR"}),
@@ -445,9 +462,49 @@ def test_frames_with_expected(recordings: Path) -> None:
                 assert (float(event.price), float(event.volume)) == (truth["price"], truth["amount"])
                 assert (event.side, str(event.trade_id)) == (truth["side"], truth["id"])
                 assert event.timestamp_us == 1_564_617_603_816_000
+            elif isinstance(event, Ticker):
+                assert (float(event.bid or 0), float(event.ask or 0)) == (truth["bidPrice"], truth["askPrice"])
+                assert float(event.bid_qty or 0) == (truth["bidAmount"] or 0)
             else:
                 assert isinstance(event, BookDelta)
                 assert [[float(text) for text in level] for level in event.bids] == [
                     [level["price"], level["amount"]] for level in truth["bids"]
                 ]
-    assert compared == 3
+    assert compared == 5
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        (
+            QUOTES,
+            Ticker(
+                "BTC_USD", 1669852800122581, "17165.15", "0.61540890", "17167.76", "0.18528568", 50978628538, RECEIVED
+            ),
+        ),
+        (
+            {name: value for name, value in QUOTES.items() if not name.endswith("_size")},
+            Ticker("BTC_USD", 1669852800122581, "17165.15", None, "17167.76", None, 50978628538, RECEIVED),
+        ),
+        (
+            {**QUOTES, "best_bid": "0", "best_bid_size": "0.00000000"},
+            Ticker("BTC_USD", 1669852800122581, None, None, "17167.76", "0.18528568", 50978628538, RECEIVED),
+        ),
+    ],
+)
+def test_ticker(message: dict[str, Any], event: Ticker) -> None:
+    """The best bid and ask come with each match; old messages have no sizes, and an empty side has the price 0."""
+    assert [event] == list(COINBASE.parse(encoded(message), RECEIVED))
+    for name in ("best_bid", "best_ask", "time", "sequence"):
+        with pytest.raises(MessageError):
+            COINBASE.parse(encoded({**message, name: None}), RECEIVED)
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert COINBASE.volumes_request() == Request("/products/stats")
+    day = {"open": "1", "high": "3", "low": "1", "last": "2.5", "volume": "4"}
+    body = encoded({"BTC-USD": {"stats_30day": {"volume": "9"}, "stats_24hour": day}, "OLD-USD": {"stats_24hour": {}}})
+    assert COINBASE.parse_volumes(body) == {"BTC-USD": Decimal(10), "OLD-USD": 0}
+    with pytest.raises(MessageError, match="too many"):
+        COINBASE.parse_volumes(b'{"message":"too many"}')

@@ -20,6 +20,7 @@ from collector.events import (
     PastTrade,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import Listing, Request, Subscription
@@ -48,6 +49,18 @@ CANDLE = {
     "close": "68920.50",
     "volume": "42.15000000",
     "product_id": "BTC-USD",
+}
+
+
+QUOTES = {
+    "type": "ticker",
+    "product_id": "BTC-USD",
+    "price": "68900.50",
+    "volume_24_h": "15328.12345678",
+    "best_bid": "68900.00",
+    "best_bid_quantity": "1.50000000",
+    "best_ask": "68901.00",
+    "best_ask_quantity": "0.50000000",
 }
 
 
@@ -108,6 +121,14 @@ BIDS, ASKS = [("68900.00", "1.5")], [("68901.00", "0")]
             [ServerNotice("heartbeat", 1775572205000000)],
         ),
         (frame("subscriptions", {"subscriptions": {"level2": ["BTC-USD"]}}), [Acknowledged(None)]),
+        (
+            frame("ticker", {"type": "snapshot", "tickers": [QUOTES]}),
+            [Ticker("BTC_USD", 1775572205000000, "68900.00", "1.50000000", "68901.00", "0.50000000", None, RECEIVED)],
+        ),
+        (
+            frame("ticker", {"type": "update", "tickers": [{**QUOTES, "best_ask": "", "best_ask_quantity": ""}]}),
+            [Ticker("BTC_USD", 1775572205000000, "68900.00", "1.50000000", None, None, None, RECEIVED)],
+        ),
         (b'{"type":"error","message":"authentication failure"}', [Rejected(None, "", "authentication failure")]),
     ],
 )
@@ -121,7 +142,7 @@ def test_frame(payload: bytes, events: list[object]) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        frame("ticker", {"type": "update", "tickers": [{"product_id": "BTC-USD"}]}),
+        frame("ticker", {"type": "update", "tickers": [{**QUOTES, "product_id": "FOO-USD"}]}),
         frame("status", {"type": "snapshot", "products": []}),
         trades("update", {**TRADE, "product_id": "FOO-BAR", "price": "nonsense"}),
         trades("update"),
@@ -362,4 +383,15 @@ def test_single_frames(recordings: Path) -> None:
         "ws_l2_data_update": "BookDelta",
         "ws_market_trades": "Trade",
         "ws_subscriptions": "Acknowledged",
+        "ws_ticker": "Ticker",
     }
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert ADVANCED.volumes_request() == ADVANCED.listing_request()
+    row = {"product_id": "BTC-USD", "base_currency_id": "BTC", "quote_currency_id": "USD"}
+    body = json.dumps({"products": [{**row, "approximate_quote_24h_volume": "1908432"}]}).encode()
+    assert ADVANCED.parse_volumes(body) == {"BTC-USD": Decimal(1908432)}
+    with pytest.raises(MessageError, match="too many"):
+        ADVANCED.parse_volumes(b'{"error":"PERMISSION","message":"too many"}')

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Trade
+from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.gate import Gate
 
@@ -62,6 +62,17 @@ CANDLE = {
     "n": "1m_BTC_USDT",
     "a": "3.8283",
     "w": True,
+}
+
+
+BEST = {
+    "t": 1606293275123,
+    "u": 48733182,
+    "s": "BTC_USDT",
+    "b": "19177.79",
+    "B": "0.0003341504",
+    "a": "19179.38",
+    "A": "0.09",
 }
 
 
@@ -126,6 +137,14 @@ CHANGES_EVENT = BookDelta(
             frame("spot.trades", None, event="subscribe", id=7, error={"code": 2, "message": "unknown currency pair"}),
             Rejected(7, "2", "unknown currency pair"),
         ),
+        (
+            frame("spot.book_ticker", BEST),
+            Ticker("BTC_USDT", 1606293275123000, "19177.79", "0.0003341504", "19179.38", "0.09", 48733182, RECEIVED),
+        ),
+        (
+            frame("spot.book_ticker", {**BEST, "b": "", "B": ""}),
+            Ticker("BTC_USDT", 1606293275123000, None, None, "19179.38", "0.09", 48733182, RECEIVED),
+        ),
     ],
 )
 def test_frame(payload: bytes, event: object) -> None:
@@ -139,7 +158,7 @@ def test_frame(payload: bytes, event: object) -> None:
     "payload",
     [
         frame("spot.tickers", {"currency_pair": "BTC_USDT", "last": "1"}),
-        frame("spot.book_ticker", {"t": 1, "u": 2, "s": "BTC_USDT", "b": "1", "B": "1", "a": "2", "A": "2"}),
+        frame("spot.book_ticker", {**BEST, "s": "FOO_USDT"}),
         frame("spot.pong", None, event=""),
         frame("spot.trades", {"status": "success"}, event="unknown"),
         frame("spot.trades", {**TRADE, "currency_pair": "FOO_BAR", "price": "nonsense"}),
@@ -441,3 +460,12 @@ def test_frames_with_expected(recordings: Path) -> None:
                 ]
             assert event.timestamp_us == 1754006460600000
     assert compared == 2
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert GATE.volumes_request() == Request("/api/v4/spot/tickers")
+    body = json.dumps([{"currency_pair": "BTC_USDT", "quote_volume": "51"}, {"currency_pair": "A_B"}]).encode()
+    assert GATE.parse_volumes(body) == {"BTC_USDT": Decimal(51), "A_B": 0}
+    with pytest.raises(MessageError, match="TOO_MANY"):
+        GATE.parse_volumes(b'{"label":"TOO_MANY_REQUESTS","message":"slow down"}')

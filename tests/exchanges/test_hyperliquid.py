@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookSnapshot, Kline, Rejected, Trade
-from collector.exchanges.base import Listing, Subscription
+from collector.errors import MessageError, UnknownName, UsageError
+from collector.events import Acknowledged, BookSnapshot, Funding, Kline, OpenInterest, Rejected, Ticker, Trade
+from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.hyperliquid import Hyperliquid
 
 RECEIVED = 1_737_918_844_167_767
@@ -51,6 +51,22 @@ KLINE_EVENT = Kline(
 ASKED = {"type": "trades", "coin": "BTC"}
 
 
+CONTEXT = {
+    "coin": "BTC",
+    "ctx": {
+        "funding": "0.00004863",
+        "openInterest": "18617460.0",
+        "prevDayPx": "0.20296",
+        "dayNtlVlm": "7665220.55613",
+        "premium": "0.00008521",
+        "oraclePx": "0.1995",
+        "markPx": "0.19963",
+        "midPx": "0.19957",
+        "impactPxs": ["0.199517", "0.199725"],
+    },
+}
+
+
 def push(channel: str, data: object) -> bytes:
     return json.dumps({"channel": channel, "data": data}, separators=(",", ":")).encode()
 
@@ -68,6 +84,16 @@ def push(channel: str, data: object) -> bytes:
         ),
         (push("error", 'Already subscribed: {"type":"trades","coin":"BTC"}'), Acknowledged("trades:BTC")),
         (push("error", "Error parsing JSON"), Rejected(None, "", "Error parsing JSON")),
+        (
+            push(
+                "bbo", {"coin": "BTC", "time": 1750948919838, "bbo": [{"px": "0.97925", "sz": "4144.6", "n": 1}, None]}
+            ),
+            Ticker("BTC_USDC", 1750948919838000, "0.97925", "4144.6", None, None, None, RECEIVED),
+        ),
+        (
+            push("activeAssetCtx", {"coin": "BTC", "ctx": {"funding": "-0.00004863", "markPx": "0.19963"}}),
+            Funding("BTC_USDC", RECEIVED, "-0.00004863", None, "0.19963", None, RECEIVED),
+        ),
     ],
 )
 def test_event(frame: bytes, event: object) -> None:
@@ -89,8 +115,10 @@ def test_empty_book() -> None:
     [
         b'{"channel":"pong"}',
         push("allMids", {"mids": {"BTC": "80868.5"}}),
-        push("bbo", {"coin": "BTC", "time": 1, "bbo": [None, None]}),
+        push("bbo", {"coin": "FOO", "time": 1, "bbo": [None, None]}),
+        push("activeAssetCtx", {"coin": "FOO", "ctx": {"funding": "1"}}),
         push("activeAssetCtx", {"coin": "BTC", "ctx": {}}),
+        push("activeSpotAssetCtx", {"coin": "@107", "ctx": {"markPx": "1"}}),
         push("subscriptionResponse", {"method": "unsubscribe", "subscription": ASKED}),
         push("trades", []),
         push("trades", [{**TRADE, "coin": "FXS"}]),
@@ -245,8 +273,16 @@ class TestPlan:
         """A wrong symbol or data type is named."""
         with pytest.raises(UnknownName, match="BTC_EUR"):
             HL.plan([Subscription("prices", "BTC_EUR")])
-        with pytest.raises(UnknownName, match="funding"):
-            HL.plan([Subscription("funding", "BTC_USDC")])
+        with pytest.raises(UnknownName, match="liquidations"):
+            HL.plan([Subscription("liquidations", "BTC_USDC")])
+        with pytest.raises(UsageError, match="spot"):
+            HL.plan([Subscription("funding", "HYPE_USDC-SPOT")])
+
+    def test_shared_channel(self) -> None:
+        """Funding and open interest come on one channel, which is asked for once."""
+        [plan] = HL.plan([Subscription(stream, "BTC_USDC") for stream in ("tickers", "funding", "open_interest")])
+        assert plan.request_ids == ("bbo:BTC", "activeAssetCtx:BTC")
+        assert HL.channel_of(push("activeAssetCtx", CONTEXT)) == "activeAssetCtx:BTC"
 
 
 class TestRest:
@@ -337,4 +373,31 @@ def test_frames_with_expected(recordings: Path) -> None:
         for event, source in zip(events, data if isinstance(data, list) else [data], strict=False):
             if isinstance(event, Trade):
                 assert event.side == ("buy" if source["side"] == "B" else "sell")
-    assert kinds == [{"Trade"}, {"Trade"}, {"BookSnapshot"}, set(), set()]
+    assert kinds == [{"Trade"}, {"Trade"}, {"BookSnapshot"}, {"Funding", "OpenInterest"}, {"Ticker"}]
+
+
+def test_context() -> None:
+    """A perpetual's figures are its funding and its open interest, as of their receipt."""
+    assert list(HL.parse(push("activeAssetCtx", CONTEXT), RECEIVED)) == [
+        Funding("BTC_USDC", RECEIVED, "0.00004863", None, "0.19963", "0.1995", RECEIVED),
+        OpenInterest("BTC_USDC", RECEIVED, "18617460.0", None, RECEIVED),
+    ]
+    with pytest.raises(MessageError, match="decimal"):
+        HL.parse(push("activeAssetCtx", {"coin": "BTC", "ctx": {"funding": "1e-5"}}), RECEIVED)
+
+
+def test_volumes() -> None:
+    """Perpetuals' figures are in the order of their names; those of spot name their pair; there may be more."""
+    request = HL.volumes_request()
+    assert request == Request("/info", method="POST", body=b'{"type":"metaAndAssetCtxs"}', weight=20)
+    body = json.dumps([{"universe": [{"name": "BTC"}, {"name": "ETH"}]}, [{"dayNtlVlm": "5.5"}, {"dayNtlVlm": "7"}]])
+    assert HL.parse_volumes(body.encode()) == {"BTC": Decimal("5.5"), "ETH": Decimal(7)}
+    request = HL.next_volumes_request(request, body.encode())
+    assert request is not None
+    assert request.body == b'{"type":"spotMetaAndAssetCtxs"}'
+    rows = [{"coin": "@7", "dayNtlVlm": "1"}, {"coin": "@107", "dayNtlVlm": "2"}]
+    spot = json.dumps([{"universe": [{"name": "@107", "tokens": [1, 0]}], "tokens": []}, rows]).encode()
+    assert HL.parse_volumes(spot) == {"@7": Decimal(1), "@107": Decimal(2)}
+    assert HL.next_volumes_request(request, spot) is None
+    with pytest.raises(MessageError, match="volumes"):
+        HL.parse_volumes(b'"Failed to deserialize"')

@@ -20,10 +20,11 @@ from collector.events import (
     PastTrade,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import Listing, Request, Subscription
-from collector.exchanges.kraken import Kraken, checksum
+from collector.exchanges.kraken import STREAMS, Kraken, checksum
 
 RECEIVED = 1_746_523_046_300_000
 KRAKEN = Kraken(
@@ -56,6 +57,13 @@ KLINE_EVENT = Kline(
 )  # fmt: skip
 
 
+QUOTES = (
+    '{"symbol":"BTC/USD","bid":63297.7,"bid_qty":5.45673101,"ask":63297.8,"ask_qty":0.36974422,"last":63297.8,'
+    '"volume":1020.88391276,"vwap":63685.7,"low":63250,"high":64409.2,"change":0.7,"change_pct":0,"trades":47536,'
+    '"timestamp":"2026-08-12T19:29:02.066592Z"}'
+)
+
+
 def push(channel: str, *rows: str, kind: str = "update", more: str = "") -> bytes:
     return f'{{"channel":"{channel}","type":"{kind}",{more}"data":[{",".join(rows)}]}}'.encode()
 
@@ -82,12 +90,26 @@ def push(channel: str, *rows: str, kind: str = "update", more: str = "") -> byte
         (push("ohlc", CANDLE, more='"timestamp":"2026-08-12T19:28:44.084233010Z",'), KLINE_EVENT),
         (b'{"channel":"heartbeat"}', ServerNotice("heartbeat", 0)),
         (
-            b'{"method":"subscribe","result":{"channel":"trade","symbol":"BTC/USD"},"success":true,"req_id":3}',
-            Acknowledged(3),
+            b'{"method":"subscribe","result":{"channel":"trade","symbol":"BTC/USD"},"success":true,"req_id":4}',
+            Acknowledged(4),
         ),
         (
-            b'{"error":"Not supported FOO/BAR","method":"subscribe","req_id":4,"success":false,"symbol":"FOO/BAR"}',
-            Rejected(4, "", "Not supported FOO/BAR", "book:FOO/BAR"),
+            b'{"error":"Not supported FOO/BAR","method":"subscribe","req_id":5,"success":false,"symbol":"FOO/BAR"}',
+            Rejected(5, "", "Not supported FOO/BAR", "book:FOO/BAR"),
+        ),
+        (
+            b'{"error":"Not supported FOO/BAR","method":"subscribe","req_id":7,"success":false,"symbol":"FOO/BAR"}',
+            Rejected(7, "", "Not supported FOO/BAR", "ticker:FOO/BAR"),
+        ),
+        (
+            push("ticker", QUOTES),
+            Ticker(
+                "BTC_USD", 1786562942066592, "63297.7", "5.45673101", "63297.8", "0.36974422", None, RECEIVED
+            ),
+        ),
+        (
+            push("ticker", '{"symbol":"BTC/USD","bid":0,"bid_qty":0,"ask":63297.80,"ask_qty":1}', kind="snapshot"),
+            Ticker("BTC_USD", RECEIVED, None, None, "63297.80", "1", None, RECEIVED, timed=False),
         ),
         (b'{"error":"Unsupported","method":"x","success":false}', Rejected(None, "", "Unsupported")),
     ],
@@ -117,7 +139,7 @@ def test_any_number() -> None:
         b'{"channel":"status","type":"update","data":[{"system":"online","version":"2.0.10"}]}',
         b'{"method":"pong","req_id":42,"time_in":"2023-09-25T09:05:00.123456Z"}',
         b'{"method":"unsubscribe","result":{"channel":"trade","symbol":"BTC/USD"},"success":true}',
-        push("ticker", '{"symbol":"BTC/USD","bid":63297.7}'),
+        push("ticker", QUOTES.replace("BTC/USD", "DOGE/USD")),
         push("level3", '{"symbol":"BTC/USD","checksum":0,"bids":[],"asks":[]}'),
         push("ohlc", CANDLE, kind="snapshot"),
         push("trade", TRADE.replace("BTC/USD", "DOGE/USD")),
@@ -249,18 +271,20 @@ class TestListing:
 class TestPlan:
     def test_frames(self) -> None:
         """Each channel is asked for by a frame with an id of its own, books with their depth."""
-        [plan] = KRAKEN.plan([Subscription(stream, "BTC_USD") for stream in ("prices", "orderbook", "klines")])
+        [plan] = KRAKEN.plan([Subscription(stream, "BTC_USD") for stream in STREAMS])
         assert plan.path == "/v2"
-        assert plan.request_ids == (3, 4, 5)
+        assert plan.request_ids == (4, 5, 6, 7)
         assert [json.loads(frame)["params"] for frame in plan.frames] == [
             {"channel": "trade", "symbol": ["BTC/USD"], "snapshot": True},
             {"channel": "book", "symbol": ["BTC/USD"], "depth": 100, "snapshot": True},
             {"channel": "ohlc", "symbol": ["BTC/USD"], "interval": 1, "snapshot": False},
+            {"channel": "ticker", "symbol": ["BTC/USD"], "event_trigger": "bbo", "snapshot": True},
         ]
         assert [list(KRAKEN.channels_asked("/v2", frame)) for frame in plan.frames] == [
             ["trade:BTC/USD"],
             ["book:BTC/USD"],
             ["ohlc_1:BTC/USD"],
+            ["ticker:BTC/USD"],
         ]
         assert KRAKEN.channel_of(push("ohlc", CANDLE)) == "ohlc_1:BTC/USD"
         assert KRAKEN.channel_of(push("book", BOOK)) == "book:ETH/USD"
@@ -278,7 +302,7 @@ class TestPlan:
         """Pings and requests are answered as the exchange would."""
         assert list(KRAKEN.parse(KRAKEN.acknowledgement(KRAKEN.ping_frame() or "") or "", 0)) == []
         [plan] = KRAKEN.plan([Subscription("prices", "BTC_USD")])
-        assert [Acknowledged(3)] == list(KRAKEN.parse(KRAKEN.acknowledgement(plan.frames[0]) or "", 0))
+        assert [Acknowledged(4)] == list(KRAKEN.parse(KRAKEN.acknowledgement(plan.frames[0]) or "", 0))
         assert KRAKEN.acknowledgement("?") is None
 
 
@@ -402,7 +426,7 @@ def test_frames_of_2026(recordings: Path) -> None:
         if (row := json.loads(line))["test"] == "map kraken v2 messages"
         for event in KRAKEN.parse(json.dumps(row["message"]), 0)
     ]
-    assert [type(event) for event in events] == [PastTrade, BookSnapshot]
+    assert [type(event) for event in events] == [PastTrade, BookSnapshot, Ticker]
 
 
 def test_single_frames(recordings: Path) -> None:
@@ -415,5 +439,17 @@ def test_single_frames(recordings: Path) -> None:
     ]
     for name in ("ws_book_snapshot", "ws_book_update", "ws_ohlc_update"):
         assert len(KRAKEN.parse((folder / f"{name}.json").read_bytes(), 0)) == 1
-    for name in ("ws_pong", "ws_ticker_snapshot", "ws_l3_snapshot"):
+    [quotes] = KRAKEN.parse((folder / "ws_ticker_snapshot.json").read_bytes(), 0)
+    assert quotes == Ticker("BTC_USD", 1671960659123456, "105944.20", "2.5", "105944.30", "3.2", None, 0)
+    for name in ("ws_pong", "ws_l3_snapshot"):
         assert list(KRAKEN.parse((folder / f"{name}.json").read_bytes(), 0)) == []
+
+
+def test_volumes() -> None:
+    """What was traded is the volume at the average price of 24 hours; old names have letters before their parts."""
+    assert KRAKEN.volumes_request() == Request("/0/public/Ticker")
+    day = {"v": ["1", "2"], "p": ["10", "20.5"], "t": [1, 2]}
+    body = json.dumps({"error": [], "result": {"XXBTZUSD": day, "ETHUSD": {**day, "v": ["0", "1"]}, "X": day}})
+    assert KRAKEN.parse_volumes(body.encode()) == {"BTC/USD": Decimal(41), "ETH/USD": Decimal("20.5")}
+    with pytest.raises(MessageError, match="EGeneral"):
+        KRAKEN.parse_volumes(b'{"error":["EGeneral:Too many requests"]}')

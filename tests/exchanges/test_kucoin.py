@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from collector import config
 from collector.clock import SystemClock
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Trade
+from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.kucoin import Kucoin
 from collector.feeds.feed import END_OF_RECORDING, Feed
@@ -50,6 +50,18 @@ CANDLE = {
     "symbol": "BTC-USDT",
     "candles": ["1589968800", "9786.9", "9740.8", "9806.1", "9732", "27.45649579", "268280.09830877"],
     "time": 1589970010253893337,
+}
+
+
+BEST = {
+    "bestAsk": "0.9052",
+    "bestAskSize": "404.3024",
+    "bestBid": "0.9027",
+    "bestBidSize": "202.2365",
+    "price": "0.909",
+    "sequence": "1653547330151",
+    "size": "53.4976",
+    "time": 1660608019966,
 }
 
 
@@ -100,6 +112,14 @@ KLINE_EVENT = Kline(
             b'{"id":"2","type":"error","code":404,"data":"topic /market/match:FOO is not found"}',
             Rejected("2", "404", "topic /market/match:FOO is not found"),
         ),
+        (
+            push("/market/ticker:BTC-USDT", "trade.ticker", BEST),
+            Ticker("BTC_USDT", 1660608019966000, "0.9027", "202.2365", "0.9052", "404.3024", 1653547330151, RECEIVED),
+        ),
+        (
+            push("/market/ticker:BTC-USDT", "trade.ticker", {**BEST, "time": 0, "bestAskSize": "0"}),
+            Ticker("BTC_USDT", RECEIVED, "0.9027", "202.2365", None, None, 1653547330151, RECEIVED, timed=False),
+        ),
     ],
 )
 def test_frame(payload: bytes, event: object) -> None:
@@ -114,7 +134,7 @@ def test_frame(payload: bytes, event: object) -> None:
     [
         b'{"id":"hQvf8jkno","type":"welcome"}',
         b'{"id":"1545910590801","type":"pong"}',
-        push("/market/ticker:BTC-USDT", "trade.ticker", {"bestAsk": "1", "time": 5}),
+        push("/market/ticker:FOO-USDT", "trade.ticker", BEST),
         match(symbol="FOO-BAR", price="nonsense"),
         changes(symbol="FOO-BAR"),
         candle(symbol="FOO-BAR"),
@@ -491,3 +511,14 @@ def test_frames_with_expected(recordings: Path) -> None:
                 assert trade.timestamp_us == 1660608000023000
                 compared += 1
     assert compared == 1
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert KUCOIN.volumes_request() == Request("/api/v1/market/allTickers", weight=15)
+    body = answered(
+        {"time": 1, "ticker": [{"symbol": "BTC-USDT", "volValue": "12.5"}, {"symbol": "A-B", "volValue": None}]}
+    )
+    assert KUCOIN.parse_volumes(body) == {"BTC-USDT": Decimal("12.5"), "A-B": 0}
+    with pytest.raises(MessageError, match="429000"):
+        KUCOIN.parse_volumes(b'{"code":"429000","msg":"Too Many Requests"}')

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Trade
+from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.mexc import Mexc
 
@@ -32,6 +32,9 @@ def varint(value: int) -> bytes:
         written.append(value & 127 | 128)
         value >>= 7
     return bytes([*written, value])
+
+
+BEST = "spot@public.aggre.bookTicker.v3.api.pb@100ms@BTCUSDT"
 
 
 def fields(*pairs: tuple[int, int | str | bytes]) -> bytes:
@@ -133,6 +136,14 @@ DELTA_EVENT = BookDelta("BTC_USDT", SENT_MS * 1000, 10589632359, 10589632360, No
             [Rejected(None, "0", REFUSAL, "spot@public.aggre.deals.v3.api.pb@FOO")],
         ),
         (b'{"id":0,"code":1,"msg":"error"}', [Rejected(None, "1", "error")]),
+        (
+            wrap(BEST, 315, fields((1, "93387.28"), (2, "3.73485"), (3, "93387.29"), (4, "7.669875"), (5, "36913293"))),
+            [Ticker("BTC_USDT", SENT_MS * 1000, "93387.28", "3.73485", "93387.29", "7.669875", 36913293, RECEIVED)],
+        ),
+        (
+            wrap(BEST, 315, fields((1, "93387.28"), (2, "3.73485"))),
+            [Ticker("BTC_USDT", SENT_MS * 1000, "93387.28", "3.73485", None, None, None, RECEIVED)],
+        ),
     ],
 )  # fmt: skip
 def test_frame(payload: bytes, events: list[object]) -> None:
@@ -185,7 +196,7 @@ def test_levels(levels: list[tuple[int, str, str]]) -> None:
         b'{"id":0,"code":0,"msg":"PONG"}',
         deals(deal(), native="FOOUSDT"),
         deals(),
-        wrap("spot@public.aggre.bookTicker.v3.api.pb@100ms@BTCUSDT", 315, fields((1, "1"))),
+        wrap("spot@public.aggre.bookTicker.v3.api.pb@100ms@FOOUSDT", 315, fields((1, "1")), "FOOUSDT"),
         candle("Week1"),
         fields((1, DEALS)),
     ],
@@ -379,3 +390,12 @@ class TestFeed:
         )
         assert [(gap.cause, gap.from_id, gap.to_id) for gap in collected.gaps] == [("sequence", 102, 105)]
         assert collected.books[-1].asks == [("1.2", "6")]
+
+
+def test_volumes() -> None:
+    """What was traded in 24 hours is read in quote currency, by native spelling; a refusal is said in its words."""
+    assert MEXC.volumes_request() == Request("/api/v3/ticker/24hr", weight=40)
+    body = json.dumps([{"symbol": "BTCUSDT", "quoteVolume": "7.5"}, {"symbol": "AB", "quoteVolume": None}]).encode()
+    assert MEXC.parse_volumes(body) == {"BTCUSDT": Decimal("7.5"), "AB": 0}
+    with pytest.raises(MessageError, match="429"):
+        MEXC.parse_volumes(b'{"code":429,"msg":"too many"}')

@@ -511,3 +511,21 @@ def test_single_frames(recordings: Path) -> None:
         734864332,
         734864333,
     ]
+
+
+def test_volumes() -> None:
+    """Each type of instrument is asked for; contracts' volumes are in base currency, and are valued by their price."""
+    request = OKX.volumes_request()
+    types = []
+    while request is not None:
+        types.append(request.params["instType"])
+        request = OKX.next_volumes_request(request, b"")
+    assert types == ["SPOT", "SWAP", "FUTURES"]
+    rows = [
+        {"instType": "SPOT", "instId": "BTC-USDT", "last": "9999.99", "volCcy24h": "5000", "vol24h": "0.5"},
+        {"instType": "SWAP", "instId": "BTC-USDT-SWAP", "last": "10.5", "volCcy24h": "2", "vol24h": "200"},
+    ]
+    body = json.dumps({"code": "0", "msg": "", "data": rows}).encode()
+    assert OKX.parse_volumes(body) == {"BTC-USDT": Decimal(5000), "BTC-USDT-SWAP": Decimal(21)}
+    with pytest.raises(MessageError, match="50011"):
+        OKX.parse_volumes(b'{"code":"50011","msg":"Too Many Requests","data":[]}')
