@@ -34,7 +34,7 @@ from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
-from collector.streams import PRICES, STREAMS, Stream
+from collector.streams import PRICES, Stream, stream_of
 
 RAW_FILE = "raw.rec"
 
@@ -86,6 +86,7 @@ class Collection:
             config=config,
             label=order.label,
             raw_trades=order.raw_trades,
+            book_levels=config.orderbook.levels if order.book_levels is None else order.book_levels,
             duration_s=order.duration_s,
             endpoints={
                 "ws": order.ws_url or (endpoint.ws_url if endpoint else "") or dialect.ws_url,
@@ -146,6 +147,7 @@ class Collection:
             ws_url=ws_url,
             rest_url=rest_url,
             raw_trades=manifest.raw_trades,
+            book_levels=manifest.book_levels,
             resume=self._session.resume_points(),
             recorder=self._recorder,
             rest=self._rest,
@@ -270,9 +272,9 @@ class Collection:
 def files_of(directory: Path, manifest: Manifest) -> LogFiles:
     """Return the files of a session that does not run, as its manifest lists them."""
     return [
-        (STREAMS[record.stream], record.symbol, directory / record.path)
+        (stream, record.symbol, directory / record.path)
         for record in manifest.files
-        if record.stream in STREAMS
+        if (stream := stream_of(record.stream, manifest.book_levels)) is not None
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from collector.errors import ConfigError, UnknownName, nearest_names
-from collector.streams import DATA_TYPES
+from collector.streams import BOOK_LEVELS, DATA_TYPES, MAX_BOOK_LEVELS
 
 DEFAULT_FILE = "config.toml"
 
@@ -59,6 +59,12 @@ class SessionDefaults(_Section):
             if name not in DATA_TYPES:
                 raise ValueError(str(UnknownName("data type", name, list(DATA_TYPES))))
         return names
+
+
+class OrderBook(_Section):
+    """What is recorded of an order book."""
+
+    levels: Annotated[int, Field(ge=1, le=MAX_BOOK_LEVELS)] = BOOK_LEVELS
 
 
 class Buffer(_Section):
@@ -189,6 +195,7 @@ class Config(_Section):
     daemon: Daemon = Daemon()
     logging: Logging = Logging()
     session: SessionDefaults = SessionDefaults()
+    orderbook: OrderBook = OrderBook()
     buffer: Buffer = Buffer()
     csv: Csv = Csv()
     feed: Feed = Feed()

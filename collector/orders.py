@@ -11,7 +11,7 @@ from collector.errors import UnknownName, UsageError
 from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.registry import exchange_class
 from collector.requests import StartRequest
-from collector.streams import DATA_TYPES
+from collector.streams import DATA_TYPES, MAX_BOOK_LEVELS
 
 
 def check_order(order: StartRequest, config: Config) -> StartRequest:
@@ -20,7 +20,7 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
     Raises:
         UsageError: something is missing or impossible; UnknownName where a nearest name helps.
     """
-    exchange_class(order.exchange)
+    dialect = exchange_class(order.exchange)
     if not order.symbols:
         raise UsageError("A session needs symbols.", hint="For example: --symbols BTC_USDT,ETH_USDT.")
     if len(order.symbols) > config.session.max_symbols:
@@ -30,12 +30,22 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
         )
     if order.duration_s is not None and order.duration_s <= 0:
         raise UsageError("A session's duration must be longer than nothing.")
+    deepest = min(MAX_BOOK_LEVELS, dialect.deepest_book)
+    levels = min(config.orderbook.levels, deepest) if order.book_levels is None else order.book_levels
+    if not 1 <= levels <= deepest:
+        raise UsageError(
+            f"A row of the order book of {order.exchange} can hold 1 to {deepest} levels of each side, not {levels}.",
+            hint="Give another --book-levels.",
+        )
     data_types = order.data_types or tuple(config.session.data_types)
     for data_type in data_types:
         if data_type not in DATA_TYPES:
             raise UnknownName("data type", data_type, list(DATA_TYPES))
     return msgspec.structs.replace(
-        order, symbols=tuple(dict.fromkeys(order.symbols)), data_types=tuple(dict.fromkeys(data_types))
+        order,
+        book_levels=levels,
+        symbols=tuple(dict.fromkeys(order.symbols)),
+        data_types=tuple(dict.fromkeys(data_types)),
     )
 
 

@@ -26,6 +26,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         session_id: the id to give it; empty makes one.
         ws_url: the websocket address in place of the exchange's own; ``rest_url`` likewise.
         raw_trades: collect single trades where the exchange also sends aggregated ones.
+        book_levels: levels of each side in a row of the order book; None as ``orderbook.levels`` says.
         record_raw: write the raw messages beside the session.
         go_on: continue the existing session ``session_id`` where it was interrupted.
         reach_timeout_s: refuse (ConnectionLost, nothing written) when the exchange does not answer within this time;
@@ -42,6 +43,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ws_url: str = ""
     rest_url: str = ""
     raw_trades: bool = False
+    book_levels: int | None = None
     record_raw: bool | None = None
     go_on: bool = False
     reach_timeout_s: float | None = None

@@ -6,8 +6,10 @@ all read this registry. A new data type is one entry here, one migration and one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 
 
 class Kind(Enum):
@@ -17,17 +19,22 @@ class Kind(Enum):
     SYMBOL = "SYMBOL"  # text of few distinct values
     VARCHAR = "VARCHAR"  # any text
     DOUBLE = "DOUBLE"  # decimal digits as the exchange wrote them
+    DOUBLES = "DOUBLE[][]"  # only in QuestDB: the prices and the sizes of one side of a book, best first
     LONG = "LONG"  # integer
     BOOLEAN = "BOOLEAN"  # true or false
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its name in CSV, its kind, and its name in QuestDB where that differs."""
+    """A column: its name in CSV, its kind, and its name in QuestDB where that differs.
+
+    ``only_in_array``: the table has no column for it, its value is in an array of the row.
+    """
 
     name: str
     kind: Kind
     database_name: str = ""
+    only_in_array: bool = False
 
     @property
     def in_database(self) -> str:
@@ -46,6 +53,8 @@ class Stream:
         keys: the table's DEDUP UPSERT KEYS, as database columns.
         per_symbol: the file stands in the symbol's folder (otherwise in the session's, and ``symbol`` is a CSV column).
         keyed: the last row of a key counts (candles, gaps), so rows of one key must reach the table in file order.
+        arrays: the table's columns of arrays, each with the side of the book whose levels it holds.
+        levels: how many levels of each side the CSV has; arrays are written where it is more than the table's own.
     """
 
     name: str
@@ -55,6 +64,8 @@ class Stream:
     keys: tuple[str, ...]
     per_symbol: bool = True
     keyed: bool = False
+    arrays: tuple[tuple[str, str], ...] = ()
+    levels: int = 0
 
     @property
     def header(self) -> str:
@@ -79,27 +90,57 @@ class Stream:
         return (
             (self.timestamp.in_database, Kind.TIMESTAMP),
             *source,
-            *((column.in_database, column.kind) for column in self.columns[1:]),
+            *((column.in_database, column.kind) for column in self.columns[1:] if not column.only_in_array),
+            *((name, Kind.DOUBLES) for name, _ in self.arrays),
         )
 
+    @property
+    def array_sides(self) -> tuple[tuple[str, str], ...]:
+        """Return the arrays that are written for rows of this depth: none where the table's columns hold all levels."""
+        return self.arrays if self.levels > BOOK_LEVELS else ()
 
-def _columns(*pairs: tuple[str, Kind] | tuple[str, Kind, str]) -> tuple[Column, ...]:
+    def fitted(self, columns: Sequence[str]) -> Stream:
+        """Return the stream as a file with this header has it: a book's file has as many levels as its session."""
+        if not self.arrays:
+            return self
+        levels = 0
+        while f"bid_{levels + 1}" in columns:
+            levels += 1
+        return book_stream(levels) if levels else self
+
+
+def _columns(*pairs: tuple[str, Kind] | tuple[str, Kind, str] | tuple[str, Kind, str, bool]) -> tuple[Column, ...]:
     return tuple(Column(*pair) for pair in pairs)
 
 
-def _book_side(side: str, levels: int) -> list[tuple[str, Kind, str]]:
+def _book_side(side: str, levels: int) -> list[tuple[str, Kind, str, bool]]:
     return [
         column
         for n in range(1, levels + 1)
         for column in (
-            (f"{side}_{n}", Kind.DOUBLE, f"{side}_price_{n}"),
-            (f"{side}_qty_{n}", Kind.DOUBLE, f"{side}_qty_{n}"),
+            (f"{side}_{n}", Kind.DOUBLE, f"{side}_price_{n}", n > BOOK_LEVELS),
+            (f"{side}_qty_{n}", Kind.DOUBLE, f"{side}_qty_{n}", n > BOOK_LEVELS),
         )
     ]
 
 
 BOOK_LEVELS = 3
-"""How many levels of each side a row of ``orderbook.csv`` holds."""
+"""How many levels of each side ``tick_orderbook`` has columns for, and a row of ``orderbook.csv`` holds by default."""
+
+MAX_BOOK_LEVELS = 1000
+"""How many levels of each side a row can hold at most: a line of CSV stays below 64 kB."""
+
+
+def _book_columns(levels: int) -> tuple[Column, ...]:
+    return _columns(
+        ("timestamp", Kind.TIMESTAMP),
+        *_book_side("bid", levels),
+        *_book_side("ask", levels),
+        ("update_id", Kind.LONG),
+        ("seq", Kind.LONG),
+        ("received_at", Kind.TIMESTAMP),
+    )
+
 
 _TICK_KEYS = ("timestamp", "session_id", "symbol", "seq")
 
@@ -127,16 +168,20 @@ ORDERBOOK = Stream(
     name="orderbook",
     file="orderbook.csv",
     table="tick_orderbook",
-    columns=_columns(
-        ("timestamp", Kind.TIMESTAMP),
-        *_book_side("bid", BOOK_LEVELS),
-        *_book_side("ask", BOOK_LEVELS),
-        ("update_id", Kind.LONG),
-        ("seq", Kind.LONG),
-        ("received_at", Kind.TIMESTAMP),
-    ),
+    columns=_book_columns(BOOK_LEVELS),
     keys=_TICK_KEYS,
+    arrays=(("bids", "bid"), ("asks", "ask")),
+    levels=BOOK_LEVELS,
 )
+
+
+@cache
+def book_stream(levels: int) -> Stream:
+    """Return the order book's stream with so many levels of each side in its CSV; its table is the same for all."""
+    if levels == BOOK_LEVELS:
+        return ORDERBOOK
+    return replace(ORDERBOOK, columns=_book_columns(levels), levels=levels)
+
 
 OHLCV = Stream(
     name="ohlcv",
@@ -193,6 +238,12 @@ GAPS = Stream(
 )
 
 STREAMS: dict[str, Stream] = {stream.name: stream for stream in (PRICES, ORDERBOOK, OHLCV, GAPS)}
+
+
+def stream_of(name: str, book_levels: int = BOOK_LEVELS) -> Stream | None:
+    """Return a session's stream by its name, the book with the session's levels; None where there is no such stream."""
+    return book_stream(book_levels) if name == ORDERBOOK.name else STREAMS.get(name)
+
 
 DATA_TYPES = ("prices", "orderbook")
 """What a person can ask a session to collect; candles and the ledger come with it."""

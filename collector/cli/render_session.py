@@ -19,6 +19,7 @@ def manifest_view(manifest: Manifest, status: SessionStatus) -> RenderableType:
         ("Exchange", manifest.exchange),
         ("Symbols", ", ".join(manifest.symbols)),
         ("Data types", ", ".join(manifest.data_types) + (" (raw trades)" if manifest.raw_trades else "")),
+        ("Book levels", str(manifest.book_levels)),
         ("Created", time_text(manifest.created_us)),
         ("Started", time_text(manifest.started_us)),
         ("Ended", time_text(manifest.ended_us)),

@@ -53,6 +53,12 @@ _SAY_EVERY_S = 5.0
     show_default=True,
     help="Which trades it holds.",
 )
+@click.option(
+    "--book-levels",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Levels of each side in a row of the order book.  [default: orderbook.levels]",
+)
 @click.option("--record-raw/--no-record-raw", default=None, help="Keep the raw messages of the replay too.")
 @click.option("--session", "resume", type=SESSION, help="Go on with this interrupted session instead of a new one.")
 @click.option("--serve", is_flag=True, help="Only serve the recording, for any client; Ctrl-C ends it.")
@@ -116,6 +122,7 @@ def _what_was_asked(data_dir: Path, session_id: str) -> StartRequest:
         symbols=tuple(manifest.symbols),
         data_types=tuple(manifest.data_types),
         raw_trades=manifest.raw_trades,
+        book_levels=manifest.book_levels,
         session_id=manifest.session_id,
         go_on=True,
     )

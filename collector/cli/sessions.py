@@ -47,6 +47,12 @@ _WATCH_PLAIN_INTERVAL_S = 5.0
     show_default=True,
     help="Which trades to collect.",
 )
+@click.option(
+    "--book-levels",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Levels of each side in a row of the order book.  [default: orderbook.levels]",
+)
 @click.option("--record-raw/--no-record-raw", default=None, help="Keep the raw messages too, for `collector replay`.")
 @click.option("--ws-url", type=WS_URL, default="", help="Websocket address in place of the exchange's own.")
 @click.option("--rest-url", type=REST_URL, default="", help="REST address in place of the exchange's own.")

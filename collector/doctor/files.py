@@ -10,7 +10,7 @@ from pathlib import Path
 from collector.clock import Clock
 from collector.doctor.findings import Case, case
 from collector.errors import LogError, ManifestError
-from collector.reading.csv_rows import read_file, read_rows, segments, symbols_in
+from collector.reading.csv_rows import read_file, read_rows, segments, stream_in, symbols_in
 from collector.session.flusher import gap_of_incident
 from collector.session.gaps import GapLedger
 from collector.session.manifest import (
@@ -341,11 +341,13 @@ def rebuilt_manifest(directory: Path, now_us: int, *, exchange: str = "") -> Man
     session_id = directory.name.removeprefix(_PREFIX)
     symbols = sorted({symbol for name in DATA_TYPES for symbol in symbols_in(directory, STREAMS[name])})
     data_types = [name for name in DATA_TYPES if symbols_in(directory, STREAMS[name])]
+    levels = [stream_in(directory, ORDERBOOK, symbol).levels for symbol in symbols_in(directory, ORDERBOOK)]
     reason = "its manifest was lost, and made again from its files"
     created_us = _earliest_us(directory, symbols, now_us)
     manifest = Manifest(
         session_id, exchange or exchange_in(session_id), symbols, data_types, created_us, state="failed", reason=reason,
         started_us=created_us, ended_us=now_us, history=[StateChange("failed", now_us, reason)],
+        book_levels=max(levels, default=ORDERBOOK.levels),
     )  # fmt: skip
     for stream in STREAMS.values():
         for symbol in symbols_in(directory, stream) if stream.per_symbol else [None]:

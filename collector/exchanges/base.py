@@ -126,6 +126,10 @@ class Exchange(ABC):
     """Whether the book starts from a REST snapshot (otherwise the stream itself delivers one)."""
     book_numbered: bool = True
     """Whether book messages have ids; where not, their times stand for ids, which only tell the order."""
+    snapshot_depth: int | None = None
+    """Levels of each side that a REST snapshot has at most; None where it has all, or the stream itself brings it."""
+    deepest_book: int = 1000
+    """How many levels of each side a row can have: what a book keeps for certain while the market moves."""
     book_checksum: Checksum | None = None
     """How to check a book against the checksums that its messages carry; None where they carry none."""
     first_trades_past: bool = False

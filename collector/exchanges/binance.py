@@ -250,6 +250,7 @@ class Binance(Exchange):
         weight_per_min=6000,
     )
     trade_ids_contiguous = True
+    snapshot_depth: int | None = 5000
 
     _api = "/api/v3"
     _depth_limit = "5000"

@@ -63,6 +63,8 @@ class BinanceFutures(Binance):
     )
 
     _api = "/fapi/v1"
+    snapshot_depth = 1000
+    deepest_book = 500
     _depth_limit = "1000"
     _depth_weight = 20
     _trades_weight = 20

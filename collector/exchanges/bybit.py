@@ -181,6 +181,7 @@ class Bybit(Exchange):
     )
     trade_ids_contiguous = False
     book_needs_snapshot = False
+    deepest_book = 200
 
     _category = "spot"
 

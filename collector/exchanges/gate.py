@@ -221,6 +221,8 @@ class Gate(Exchange):
     )
     streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = True
+    snapshot_depth = 100
+    deepest_book = 50
     klines_say_closed = False
     """``w`` says it, but "may be missing", says the documentation."""
 

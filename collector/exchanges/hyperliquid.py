@@ -250,6 +250,7 @@ class Hyperliquid(Exchange):
     streams = STREAMS
     trade_ids_contiguous = False
     book_needs_snapshot = False
+    deepest_book = 20
     book_numbered = False
     first_trades_past = True
     klines_say_closed = False

@@ -261,6 +261,7 @@ class Kraken(Exchange):
     streams = STREAMS
     trade_ids_contiguous = True
     book_needs_snapshot = False
+    deepest_book = 100
     book_numbered = False
     book_checksum = Checksum(10, checksum)
     klines_say_closed = False

@@ -244,6 +244,8 @@ class Kucoin(Exchange):
     )
     streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
+    snapshot_depth = 100
+    deepest_book = 50
     klines_say_closed = False
 
     def connection_request(self) -> Request | None:

@@ -138,6 +138,7 @@ class Mexc(Exchange):
     )
     streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
+    snapshot_depth = 5000
     klines_say_closed = False
 
     def listing_request(self) -> Request:
@@ -185,7 +186,7 @@ class Mexc(Exchange):
         return ()
 
     def snapshot_request(self, symbol: str) -> Request:
-        return Request("/api/v3/depth", {"symbol": self._native(symbol), "limit": "5000"})
+        return Request("/api/v3/depth", {"symbol": self._native(symbol), "limit": str(self.snapshot_depth)})
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
         answer = read_answer(_BOOK, body, f"the order book of {symbol}", _words)

@@ -246,6 +246,7 @@ class Okx(Exchange):
     )
     trade_ids_contiguous = True
     book_needs_snapshot = False
+    deepest_book = 400
     book_checksum = Checksum(25, checksum)
 
     def listing_request(self) -> Request:

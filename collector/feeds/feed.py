@@ -36,6 +36,7 @@ from collector.feeds.rest import Rest, fetch_listing
 from collector.feeds.sink import Recorder, ResumePoint, Sink
 from collector.feeds.status import FeedStatus
 from collector.feeds.tracks import BookTrack, KlineTrack, Track, TradeTrack, create_track
+from collector.streams import BOOK_LEVELS
 
 __all__ = ["END_OF_RECORDING", "Feed", "ResumePoint", "fetch_listing"]
 
@@ -53,6 +54,7 @@ class Feed:
         config: timeouts, limits and delays.
         ws_url, rest_url: addresses; empty for the exchange's own.
         raw_trades: subscribe to single trades instead of aggregated ones.
+        book_levels: how many levels of each side a row of the order book has.
         resume: per symbol, where its recording ended.
         recorder: keeps raw messages; None costs nothing.
         rest: the client to ask the exchange with; None makes one of the feed's own.
@@ -72,6 +74,7 @@ class Feed:
         ws_url: str = "",
         rest_url: str = "",
         raw_trades: bool = False,
+        book_levels: int = BOOK_LEVELS,
         resume: Mapping[str, ResumePoint] | None = None,
         recorder: Recorder | None = None,
         rest: Rest | None = None,
@@ -86,6 +89,7 @@ class Feed:
         self._sink = sink
         self._log: FilteringBoundLogger = log.bind(exchange=exchange.name)
         self._raw_trades = raw_trades
+        self._book_levels = book_levels
         self._recorder = recorder
         self._random = random
         self._owns_rest = rest is None
@@ -159,7 +163,12 @@ class Feed:
 
     def _add_track(self, subscription: Subscription, resume: ResumePoint) -> None:
         track = create_track(
-            subscription, self._sink, self._exchange, resume, reorder_grace_s=self._settings.reorder_grace_s
+            subscription,
+            self._sink,
+            self._exchange,
+            resume,
+            reorder_grace_s=self._settings.reorder_grace_s,
+            book_levels=self._book_levels,
         )
         self._tracks[subscription] = track
         if isinstance(track, TradeTrack):

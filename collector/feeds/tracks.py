@@ -13,6 +13,7 @@ from collector.feeds.continuity import TradeContinuity
 from collector.feeds.orderbook import BookSync
 from collector.feeds.sink import ResumePoint, Sink
 from collector.feeds.status import StreamStatus, TrackState
+from collector.streams import BOOK_LEVELS
 
 LATENCY_WEIGHT = 0.1
 """Of the newest sample in the mean latency; samples are taken at each tick, so the mean forgets in a few seconds."""
@@ -252,11 +253,20 @@ class BookTrack(Track):
     ``renewals``: how often it was asked on this connection, besides subscribing.
     """
 
-    def __init__(self, subscription: Subscription, sink: Sink, *, exchange: Exchange, resume: ResumePoint) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        sink: Sink,
+        *,
+        exchange: Exchange,
+        resume: ResumePoint,
+        levels: int = BOOK_LEVELS,
+    ) -> None:
         super().__init__(subscription, sink, recorded_us=resume.last_book_us)
         self.sync = BookSync(
             self.symbol,
             exchange.book_rule(),
+            levels=levels,
             after_update_id=resume.last_update_id,
             after_us=resume.last_book_us,
             checksum=exchange.book_checksum,
@@ -341,7 +351,13 @@ class KlineTrack(Track):
 
 
 def create_track(
-    subscription: Subscription, sink: Sink, exchange: Exchange, resume: ResumePoint, *, reorder_grace_s: float
+    subscription: Subscription,
+    sink: Sink,
+    exchange: Exchange,
+    resume: ResumePoint,
+    *,
+    reorder_grace_s: float,
+    book_levels: int = BOOK_LEVELS,
 ) -> TradeTrack | BookTrack | KlineTrack:
     """Return the track for a subscription's stream."""
     if subscription.stream == "prices":
@@ -353,5 +369,5 @@ def create_track(
             reorder_grace_s=reorder_grace_s,
         )
     if subscription.stream == "orderbook":
-        return BookTrack(subscription, sink, exchange=exchange, resume=resume)
+        return BookTrack(subscription, sink, exchange=exchange, resume=resume, levels=book_levels)
     return KlineTrack(subscription, sink, say_closed=exchange.klines_say_closed)

@@ -102,6 +102,23 @@ def read_rows(
         yield from batch.rows
 
 
+def stream_in(directory: Path, stream: Stream, symbol: str | None = None) -> Stream:
+    """Return a stream as its files have it: a book has the levels of the deepest of them; raises LogError as above."""
+    if not stream.arrays:
+        return stream
+    headers = (_header_of(path) for path in segments(directory, stream, symbol))
+    return max((stream.fitted(names) for names in headers if names), key=lambda found: found.levels, default=stream)
+
+
+def _header_of(path: Path) -> list[str]:
+    try:
+        with open_segment(path) as file:
+            line = file.readline(MAX_LINE_BYTES).decode()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise LogError(f"{path} cannot be read: {error}.") from error
+    return line.rstrip("\r\n").split(",") if line.endswith("\n") else []
+
+
 def read_file(path: Path, stream: Stream, *, batch_rows: int = DEFAULT_BATCH_ROWS, offset: int = 0) -> Iterator[Batch]:
     """Read one segment, from the start of a line at ``offset`` on (lines then count from there).
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from collector.errors import DatabaseMisconfigured, DatabaseUnavailable
 from collector.storage.sql import Connection, to_timestamp
-from collector.streams import Kind, Stream
+from collector.streams import BOOK_LEVELS, Kind, Stream
 
 _TTL_UNITS_US = {"HOUR": 3_600_000_000, "DAY": 86_400_000_000, "WEEK": 7 * 86_400_000_000}
 _POLL_S = 0.05
@@ -38,6 +38,8 @@ class TableReader(Connection):
         )
         bounds = (to_timestamp(times[0]), to_timestamp(times[1]), *seqs)
         rows = self._fetch(query, (*_whose_values(stream, source), *bounds))
+        if stream.array_sides:
+            rows = [_with_levels(stream, row) for row in rows]
         index = stream.seq_index
         rows.sort(key=lambda row: row[index])
         return rows
@@ -124,11 +126,39 @@ def key_columns(stream: Stream) -> list[tuple[str, Kind]]:
 
 
 def _columns(stream: Stream) -> sql.Composable:
-    """Name the table's columns in the CSV's order, times as integers."""
+    """Name the table's columns in the CSV's order, times as integers, and behind them the arrays."""
+    plain = [column for column in stream.columns if not column.only_in_array]
     return sql.SQL(", ").join(
-        sql.SQL("{}::long" if column.kind is Kind.TIMESTAMP else "{}").format(sql.Identifier(column.in_database))
-        for column in stream.columns
+        [
+            sql.SQL("{}::long" if column.kind is Kind.TIMESTAMP else "{}").format(sql.Identifier(column.in_database))
+            for column in plain
+        ]
+        + [sql.Identifier(name) for name, _ in stream.array_sides]
     )
+
+
+def _with_levels(stream: Stream, row: Record) -> Record:
+    """Return a deep book's row in the order of the CSV's columns, the levels from the arrays.
+
+    Where a column of a level and the array tell different values, or an array has more levels than a row of the CSV,
+    that value is the pair of both, which equals no number.
+    """
+    width = 2 * stream.levels
+    plain = list(row[: -len(stream.array_sides)])
+    levels: list[Any] = []
+    for array, at in zip(row[-len(stream.array_sides) :], (1, 1 + 2 * BOOK_LEVELS), strict=True):
+        pairs = zip(*array, strict=False) if array else ()
+        side: list[Any] = [value for pair in pairs for value in pair]
+        excess = side[width:]
+        side = side[:width] + [None] * (width - len(side))
+        columns = plain[at : at + 2 * BOOK_LEVELS]
+        side[: len(columns)] = [
+            value if value == column else (column, value) for value, column in zip(side, columns, strict=False)
+        ]
+        if excess:
+            side[-1] = (side[-1], *excess)
+        levels += side
+    return (plain[0], *levels, *plain[1 + 4 * BOOK_LEVELS :])
 
 
 def _whose(stream: Stream) -> sql.Composable:

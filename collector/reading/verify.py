@@ -11,7 +11,7 @@ from collector.clock import Clock, SystemClock
 from collector.config import QuestDB
 from collector.errors import CollectorError, LogError
 from collector.reading.candle_proof import CandleProof
-from collector.reading.csv_rows import read_rows, symbols_in
+from collector.reading.csv_rows import read_rows, stream_in, symbols_in
 from collector.reading.replica_proof import Progress, ReplicaProof
 from collector.reading.report import Report
 from collector.reading.table_reader import Source, TableReader
@@ -122,9 +122,14 @@ class _Verification:
         rejected: frozenset[int],
         kept_from_us: int | None,
     ) -> None:
+        try:
+            found = stream_in(self._directory, stream, symbol)
+        except LogError as error:
+            self._note(stream, symbol, error)
+            found = stream
         proof = ReplicaProof(
             self._directory,
-            stream,
+            found,
             Source(self._manifest.session_id, self._manifest.exchange, symbol),
             table=table,
             ledger=self._ledger,

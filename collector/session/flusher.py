@@ -28,7 +28,7 @@ from collector.session.gaps import Entry, GapLedger
 from collector.session.rotation import KEPT_STREAMS, NO_ROTATION, RotationRule
 from collector.session.rows import MalformedRow, format_books, format_gap, format_trades, split_malformed
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES
 
 Health = Literal["ok", "degraded", "failed"]
 
@@ -356,7 +356,7 @@ class Flusher:
     def _format_tops(self, symbol: str, tops: list[BookTop], outcome: _Outcome) -> None:
         pending = self._pending_of(ORDERBOOK.name, symbol)
         try:
-            content = format_books(tops, pending.next_seq)
+            content = format_books(tops, pending.next_seq, pending.file.stream.levels)
         except MalformedRow as error:
             self._refuse(ORDERBOOK.name, symbol, [(top.timestamp_us, top.update_id) for top in tops], error)
             outcome.refused += len(tops)
@@ -407,7 +407,7 @@ class Flusher:
         for pending, write in zip(chosen, writes, strict=True):
             if write.written:
                 del self._pending[pending.file]
-                if pending.file.stream in (PRICES, ORDERBOOK):
+                if pending.file.stream.name in DATA_TYPES:
                     self._unsynced_rows += pending.rows
                 if pending.ticks and pending.file.symbol is not None:
                     self._fold(pending.file.symbol, pending.ticks)
@@ -598,7 +598,7 @@ def _lost_rows(pending: _Pending, reason: str) -> Gap | None:
 def _undurable_rows(file: StreamFile, reason: str) -> Gap | None:
     """Return the rows that are in a file and may not be on the disk."""
     first, last = file.durable_seq + 1, file.next_seq - 1
-    if file.stream not in (PRICES, ORDERBOOK) or last < first:
+    if file.stream.name not in DATA_TYPES or last < first:
         return None
     detail = f"rows {first} to {last} may not be on the disk: {reason}"
     return Gap(

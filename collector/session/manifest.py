@@ -19,6 +19,7 @@ import msgspec
 from collector.errors import CollectorError, LogError, ManifestError
 from collector.storage.csv_log import Released
 from collector.storage.files import Files
+from collector.streams import BOOK_LEVELS
 
 if TYPE_CHECKING:
     from collector.config import Config  # pydantic costs a tenth of a second, and reading a manifest needs none of it
@@ -69,6 +70,7 @@ class FileRecord(msgspec.Struct):
 class Manifest(msgspec.Struct):
     """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
 
+    ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``lost`` describes rows that were given up, in words, because the ledger itself may have been unwritable then.
     """
@@ -81,6 +83,7 @@ class Manifest(msgspec.Struct):
     label: str = ""
     raw_trades: bool = False
     record_raw: bool = False
+    book_levels: int = BOOK_LEVELS
     recording: str = ""
     duration_s: float | None = None
     state: str = "starting"

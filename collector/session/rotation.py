@@ -13,10 +13,9 @@ import msgspec
 from collector.config import Csv
 from collector.session.resume import position
 from collector.storage.csv_log import StreamFile
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+from collector.streams import GAPS, OHLCV
 
 _DAY_US = 86_400_000_000
-_RECEIVED = {stream.name: position(stream, "received_at") for stream in (PRICES, ORDERBOOK)}
 
 
 class RotationRule(msgspec.Struct, frozen=True):
@@ -71,10 +70,9 @@ NO_ROTATION = RotationRule()
 
 def received_of(file: StreamFile, row: str) -> int | None:
     """Return when a row of a file was received, in microseconds; None where the row does not say."""
-    index = _RECEIVED.get(file.stream.name)
-    if index is None or not row:
+    if not row or not any(column.name == "received_at" for column in file.stream.columns):
         return None
-    text = row.split(",")[index]
+    text = row.split(",")[position(file.stream, "received_at")]
     return int(text) if text.isdigit() else None
 
 

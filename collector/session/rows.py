@@ -9,12 +9,13 @@ from __future__ import annotations
 import decimal
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 
 from msgspec.structs import astuple
 
-from collector.events import BookTop, Trade
+from collector.events import BookTop, Level, Trade
 from collector.session.gaps import Entry
-from collector.streams import BOOK_LEVELS, ORDERBOOK, PRICES
+from collector.streams import BOOK_LEVELS, PRICES
 
 EXACT = decimal.Context(
     prec=2_000,
@@ -27,7 +28,6 @@ EXACT = decimal.Context(
 _FORBIDDEN = '"\r\0'
 _is_finite = Decimal.is_finite
 _PRICE_COMMAS = len(PRICES.columns) - 1
-_BOOK_COMMAS = len(ORDERBOOK.columns) - 1
 _TEXT = str.maketrans({",": ";", '"': "'", "\n": " ", "\r": " ", "\0": " "})
 
 
@@ -81,17 +81,21 @@ def split_malformed(trades: Sequence[Trade]) -> tuple[list[Trade], list[Trade]]:
     return good, malformed
 
 
-def format_books(tops: Sequence[BookTop], first_seq: int) -> bytes:
+def format_books(tops: Sequence[BookTop], first_seq: int, levels: int = BOOK_LEVELS) -> bytes:
     """Return the rows of ``orderbook.csv`` for states of one symbol's book; missing levels are empty fields.
+
+    Args:
+        levels: how many of each side a row has.
 
     Raises:
         MalformedRow: a level's text would break the line.
     """
+    side = _three if levels == BOOK_LEVELS else partial(_side, levels=levels)
     lines = [
-        f"{top.timestamp_us},{_side(top.bids)},{_side(top.asks)},{top.update_id},{seq},{top.received_us}\n"
+        f"{top.timestamp_us},{side(top.bids)},{side(top.asks)},{top.update_id},{seq},{top.received_us}\n"
         for seq, top in enumerate(tops, first_seq)
     ]
-    return _checked("".join(lines), len(lines), _BOOK_COMMAS)
+    return _checked("".join(lines), len(lines), 4 * levels + 3)
 
 
 def format_gap(entry: Entry, seq: int) -> bytes:
@@ -115,17 +119,18 @@ def digits_of(value: Decimal) -> str:
     return format(value, "f") if "E" in digits else digits
 
 
-_PADDING = ["," * n for n in range(2 * BOOK_LEVELS + 1)]
-
-
-def _side(levels: Sequence[tuple[str, str]]) -> str:
-    if len(levels) == BOOK_LEVELS == 3:  # the common case, without a loop
+def _three(levels: Sequence[Level]) -> str:
+    if len(levels) == 3:  # the common case, without a loop
         (p1, q1), (p2, q2), (p3, q3) = levels
         return f"{p1},{q1},{p2},{q2},{p3},{q3}"
-    shown = levels[:BOOK_LEVELS]
-    text = ",".join(f"{price},{size}" for price, size in shown)
-    missing = BOOK_LEVELS - len(shown)
-    return text + _PADDING[2 * missing - (not shown)] if missing else text
+    return _side(levels, BOOK_LEVELS)
+
+
+def _side(shown: Sequence[Level], levels: int) -> str:
+    shown = shown[:levels]
+    text = ",".join([",".join(level) for level in shown])
+    missing = levels - len(shown)
+    return text + "," * (2 * missing - (not shown)) if missing else text
 
 
 def _checked(text: str, rows: int, commas: int) -> bytes:

@@ -23,7 +23,7 @@ from collector.storage.csv_log import CsvLog, closed_name, closed_segments
 from collector.storage.files import Files
 from collector.storage.packing import SUFFIX, SegmentChanged, compress_segment
 from collector.storage.survey import Span, survey_segment
-from collector.streams import PRICES, STREAMS, Stream
+from collector.streams import PRICES, Stream, stream_of
 
 __all__ = ["Held", "SegmentKeeper", "apply_release"]
 
@@ -96,8 +96,9 @@ class SegmentKeeper:
     async def compress(self, manifest: Manifest) -> None:
         """Compress the closed segments that are not; what fails is told once, and tried again the next time."""
         for record in list(manifest.files):
-            if record.stream in STREAMS:
-                await self._in_thread(lambda record=record: self._compress(record))  # type: ignore[misc]
+            stream = stream_of(record.stream, manifest.book_levels)
+            if stream is not None:
+                await self._in_thread(lambda record=record, stream=stream: self._compress(record, stream))  # type: ignore[misc]
 
     # Releasing
 
@@ -122,7 +123,7 @@ class SegmentKeeper:
         """Return, for each stream and symbol, the oldest closed segments that are old enough to go, as one span."""
         spans = []
         for record in manifest.files:
-            stream = STREAMS.get(record.stream)
+            stream = stream_of(record.stream, manifest.book_levels)
             if stream is not None and stream.name not in KEPT_STREAMS:
                 span = self._oldest(stream, record, ended=ended)
                 if span is not None:
@@ -178,7 +179,7 @@ class SegmentKeeper:
         log = CsvLog(self._directory, files=self._files)
         try:
             for record in manifest.files:
-                stream = STREAMS.get(record.stream)
+                stream = stream_of(record.stream, manifest.book_levels)
                 if stream is None or stream.name in KEPT_STREAMS or not (self._directory / record.path).exists():
                     continue
                 file = log.open(stream, record.symbol, known_seq=record.next_seq - 1, released=record.released)
@@ -193,8 +194,7 @@ class SegmentKeeper:
 
     # Compressing
 
-    def _compress(self, record: FileRecord) -> None:
-        stream = STREAMS[record.stream]
+    def _compress(self, record: FileRecord, stream: Stream) -> None:
         live = self._directory / record.path
         for first, name, end in self._closed(live, stream):
             if name.endswith(SUFFIX):

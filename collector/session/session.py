@@ -51,7 +51,7 @@ from collector.session.states import FINAL, RUNNING, State, close_interrupted, m
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
 from collector.storage.survey import Span
-from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
+from collector.streams import BOOK_LEVELS, DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, Stream, stream_of
 
 __all__ = [
     "FINAL",
@@ -253,7 +253,8 @@ class Session:
         self._make_directory()
         self._open(GAPS, None)
         self.ledger.load(self.csv.rows(self._streams[GAPS.name, ""]))
-        wanted = [STREAMS[name] for name in self.manifest.data_types]
+        levels = self.manifest.book_levels
+        wanted = [stream for name in self.manifest.data_types if (stream := stream_of(name, levels)) is not None]
         if PRICES in wanted:
             wanted.append(OHLCV)
         for symbol in self.manifest.symbols:
@@ -309,7 +310,7 @@ class Session:
         last_trade_id = self._find_last_trade(symbol, prices) if prices is not None and prices.rows else None
         last_update_id: int | None = None
         if book is not None and book.last_row:
-            last_update_id = int(book.last_row.split(",")[position(ORDERBOOK, "update_id")])
+            last_update_id = int(book.last_row.split(",")[position(book.stream, "update_id")])
         times = [_last_us(file) for file in (prices, book)]
         return ResumePoint(
             last_trade_id=last_trade_id,
@@ -593,7 +594,7 @@ class Session:
         )
 
     def _count(self, stream: Stream) -> int:
-        return sum(file.rows for file in self._streams.values() if file.stream is stream)
+        return sum(file.rows for file in self._streams.values() if file.stream.name == stream.name)
 
     async def save(self) -> None:
         """Bring the manifest up to now, and save it; what cannot be saved is logged."""
@@ -624,8 +625,9 @@ class Session:
         record.rows, record.bytes, record.next_seq = file.rows, file.size, file.next_seq
         record.hashes = known.hashes if known is not None else {}
         record.released = known.released if known is not None else None
-        column = _ID_COLUMNS.get(file.stream.name)
-        if column is not None and file.last_row:
+        name = _ID_COLUMNS.get(file.stream.name)
+        if name is not None and file.last_row:
+            column = position(file.stream, name)
             record.last_id = file.last_row.split(",")[column]
             if known is not None and known.first_id:
                 record.first_id = known.first_id
@@ -667,6 +669,7 @@ def create_manifest(
     config: Config,
     label: str = "",
     raw_trades: bool = False,
+    book_levels: int = BOOK_LEVELS,
     duration_s: float | None = None,
     endpoints: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -679,6 +682,7 @@ def create_manifest(
         created_us=now_us,
         label=label,
         raw_trades=raw_trades,
+        book_levels=book_levels,
         duration_s=duration_s,
         endpoints={name: public_url(url) for name, url in (endpoints or {}).items()},
         versions=_versions(),
@@ -686,7 +690,7 @@ def create_manifest(
     )
 
 
-_ID_COLUMNS = {PRICES.name: position(PRICES, "trade_id"), ORDERBOOK.name: position(ORDERBOOK, "update_id")}
+_ID_COLUMNS = {PRICES.name: "trade_id", ORDERBOOK.name: "update_id"}
 
 
 def _last_us(file: StreamFile | None) -> int | None:

@@ -4,13 +4,18 @@ The digits go from one text to the other untouched, without a detour through flo
 A chunk of plain lines is turned column by column (about 0.6 µs a row); a chunk with anything unusual in it (a quote, a
 space, a missing field) goes line by line, with escaping, and names the rows that no table could take.
 
-Source of the syntax: https://questdb.com/docs/reference/api/ilp/overview/ (tags, then fields, then the timestamp).
+A deep book's levels are also two arrays. Those are binary: ``=``, the mark of an array (14), the type of its elements
+(10, a double), the number of dimensions, the length of each, the doubles. There is no way to write one as text.
+
+Source of the syntax: https://questdb.com/docs/reference/api/ilp/overview/ (tags, then fields, then the timestamp); of
+the arrays: QuestDB's own clients (protocol version 2), with which a test compares them.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +27,9 @@ _CHUNK_BYTES = 16 * 1024  # a chunk's strings stay in the processor's cache: 0.5
 _PLAIN = bytes(sorted({ord("\n"), *range(0x21, 0x7F)} - set(b'"\\=')))
 """The bytes that need no escaping anywhere; the rest sends a chunk down the slow path."""
 
+_NUMERIC = b"0123456789+-.eE,\n"
+"""What a plain chunk of a deep book consists of: ``float`` reads words and underscores, too, and they are no numbers."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _VALID = {
@@ -30,6 +38,8 @@ _VALID = {
     Kind.LONG: re.compile(r"-?[0-9]{1,19}"),
     Kind.BOOLEAN: re.compile(r"true|false"),
 }
+
+_ARRAY, _DOUBLE = 14, 10
 
 _OPENING = {Kind.VARCHAR: '"'}
 _CLOSING = {Kind.TIMESTAMP: "t", Kind.LONG: "i", Kind.VARCHAR: '"'}
@@ -80,7 +90,7 @@ class Encoder:
     """Encode the lines of one CSV file.
 
     Args:
-        stream: what the file holds.
+        stream: what the file holds; a book's depth is that of the file's header.
         tags: the columns that the file's place says (``session_id``, ``exchange``, ``symbol``), in the table's order.
         columns: the names in the file's header where they differ from the stream's (an older or newer file); columns
             that the stream does not know are left out.
@@ -88,6 +98,7 @@ class Encoder:
 
     def __init__(self, stream: Stream, tags: Mapping[str, str], columns: Sequence[str] | None = None) -> None:
         names = list(columns) if columns is not None else [column.name for column in stream.columns]
+        stream = stream.fitted(names)
         known = {column.name: column for column in stream.columns}
         positions = {name: index for index, name in enumerate(names) if name in known}
         for required in (stream.timestamp.name, "seq"):
@@ -98,7 +109,12 @@ class Encoder:
         self._time_index = positions[stream.timestamp.name]
         self.seq_index = positions["seq"]
         self._prefix = stream.table + "".join(f",{name}={escape_tag(value)}" for name, value in tags.items())
-        self._parts = self._order([(index, known[name]) for name, index in positions.items()])
+        written = [(index, known[name]) for name, index in positions.items()]
+        self._checked_kinds = [(index, column.kind) for index, column in written]
+        self._parts = self._order([(index, column) for index, column in written if not column.only_in_array])
+        self._arrays = [
+            _Array(f",{name}=".encode(), _level_positions(stream, side, positions)) for name, side in stream.array_sides
+        ]
         self._key_indices = [
             positions[column.name] for column in stream.columns if column.in_database in stream.keys
         ]  # the keys that are not in the file are the file's own tags, equal on every line
@@ -131,7 +147,7 @@ class Encoder:
         return fields if len(fields) == self._fields else None
 
     def _encode_chunk(self, chunk: bytes, oldest_us: int | None) -> Encoded:
-        if not chunk.translate(None, _PLAIN):
+        if not chunk.translate(None, _NUMERIC if self._arrays else _PLAIN):
             encoded = self._encode_columns(chunk)
             if encoded is not None and (oldest_us is None or (encoded.times or (0, 0))[0] >= oldest_us):
                 return encoded
@@ -157,15 +173,22 @@ class Encoder:
         if has_empty and "" in seqs:
             return None
         literals, columns = self._columns(fields, stride, has_empty)
+        if self._arrays:
+            try:
+                self._add_arrays(fields, stride, literals, columns)
+            except ValueError:
+                return None
         columns.append(stamps)
-        body = _interleave(literals, columns, ends).encode()  # the tags of the file may be any text
+        text = _interleave(literals, columns, ends)
+        # The tags of the file may be any text; with arrays in it, each character stands for a byte.
+        body = text.encode("latin-1") if self._arrays else text.encode()
         return Encoded(body, rows, rows, None, [], (first, last), (min(times), max(times)), last)
 
     def _columns(self, fields: list[str], stride: int, has_empty: bool) -> tuple[list[str], list[list[str]]]:
         """Return the constant text before each column and the columns' values; an empty field is left out."""
         literals: list[str] = []
         columns: list[list[str]] = []
-        between = self._prefix
+        between = self._prefix.encode().decode("latin-1") if self._arrays else self._prefix
         for index, _, before, after in self._parts:
             values = fields[index::stride]
             if has_empty and "" in values:
@@ -181,15 +204,26 @@ class Encoder:
         literals.append(between + " ")
         return literals, columns
 
+    def _add_arrays(self, fields: list[str], stride: int, literals: list[str], columns: list[list[str]]) -> None:
+        """Put the arrays behind the last column; raise ValueError where a level is none."""
+        literals[-1] = literals[-1][:-1]  # the space before the time
+        for array in self._arrays:
+            first, last = array.positions[0], array.positions[-1] + 1
+            rows = range(0, len(fields), stride)
+            columns.append([array.encode(fields[row + first : row + last]).decode("latin-1") for row in rows])
+            literals.append("")
+        literals[-1] = " "
+
     def _encode_lines(self, content: bytes, oldest_us: int | None) -> Encoded:
         """Encode line by line, with escaping, naming the lines that cannot be encoded."""
         lines = content.split(b"\n")
         lines.pop()
         result = Encoded(lines=len(lines))
-        encoded: dict[object, tuple[int, str, int, int]] = {}
+        encoded: dict[object, tuple[int, bytes, int, int]] = {}
         for index, line in enumerate(lines):
             try:
                 fields = self._checked(line)
+                row = self._line(fields)
             except ValueError as error:
                 result.refused.append(Refused(index, str(error)))
                 continue
@@ -198,9 +232,9 @@ class Encoder:
             key = tuple(fields[i] for i in self._key_indices) if self._stream.keyed else index
             encoded.pop(key, None)  # the last line of a key counts, and stands where the last one stood
             if oldest_us is None or stamp >= oldest_us:
-                encoded[key] = (index, self._line(fields), stamp, seq)
+                encoded[key] = (index, row, stamp, seq)
         rows = list(encoded.values())
-        result.body = "".join([row[1] for row in rows]).encode()
+        result.body = b"".join([row[1] for row in rows])
         result.rows = len(rows)
         result.kept = [row[0] for row in rows]
         if rows:
@@ -223,20 +257,69 @@ class Encoder:
             raise ValueError("no timestamp or no seq")
         if not _VALID[Kind.TIMESTAMP].fullmatch(fields[self._time_index]):
             raise ValueError(f"{fields[self._time_index][:100]!r} is no TIMESTAMP")
-        for index, kind, _, _ in self._parts:
+        for index, kind in self._checked_kinds:
             valid = _VALID.get(kind)
             if fields[index] and valid and not valid.fullmatch(fields[index]):
                 raise ValueError(f"{fields[index][:100]!r} is no {kind.value}")
         return fields
 
-    def _line(self, fields: Sequence[str]) -> str:
+    def _line(self, fields: Sequence[str]) -> bytes:
+        """Write one line; raise ValueError where the levels of a side are not whole."""
         pieces = [self._prefix]
         for index, kind, before, after in self._parts:
             value = fields[index]
             if value:
                 escapes = {Kind.SYMBOL: _TAG_ESCAPES, Kind.VARCHAR: _STRING_ESCAPES}.get(kind)
                 pieces += (before, value.translate(escapes) if escapes else value, after)
-        return f"{''.join(pieces)} {fields[self._time_index]}\n"
+        arrays = b"".join([array.encode([fields[i] for i in array.positions]) for array in self._arrays])
+        return "".join(pieces).encode() + arrays + f" {fields[self._time_index]}\n".encode()
+
+
+class _Array:
+    """How the levels of one side are written as an array of prices and one of sizes.
+
+    Args:
+        before: what stands before its value.
+        positions: of the CSV columns, price and size in turn, one after the other.
+    """
+
+    __slots__ = ("_before", "_packers", "positions")
+
+    def __init__(self, before: bytes, positions: list[int]) -> None:
+        self._before = before
+        self._packers: dict[int, tuple[bytes, struct.Struct]] = {}
+        self.positions = positions
+
+    def encode(self, values: list[str]) -> bytes:
+        """Return the field; nothing where the side has no level.
+
+        Raises:
+            ValueError: a level lacks its price or its size, or there is one behind one that is missing.
+        """
+        if not values[-1]:
+            count = values.index("")
+            if count % 2 or any(values[count:]):
+                raise ValueError("a level lacks its price or its size")
+            values = values[:count]
+        if not values:
+            return b""
+        levels = len(values) // 2
+        packer = self._packers.get(levels)
+        if packer is None:
+            head = self._before + struct.pack("<BBBBII", 0x3D, _ARRAY, _DOUBLE, 2, 2, levels)
+            packer = self._packers[levels] = (head, struct.Struct(f"<{2 * levels}d"))
+        head, body = packer
+        return head + body.pack(*map(float, values[0::2]), *map(float, values[1::2]))
+
+
+def _level_positions(stream: Stream, side: str, positions: Mapping[str, int]) -> list[int]:
+    names = [f"{side}_{what}{n}" for n in range(1, stream.levels + 1) for what in ("", "qty_")]
+    if any(name not in positions for name in names):
+        raise ValueError(f"the header lacks levels of the {side}s")
+    found = [positions[name] for name in names]
+    if found != list(range(found[0], found[0] + len(found))):
+        raise ValueError(f"the levels of the {side}s do not stand one after the other")
+    return found
 
 
 def escape_tag(value: str) -> str:

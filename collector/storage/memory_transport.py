@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,12 +17,13 @@ from collector.errors import DatabaseMisconfigured, DatabaseUnavailable
 from collector.storage.questdb import Acknowledged, Maybe, Outcome, Rejected, Row
 from collector.streams import STREAMS, Kind, Stream
 
-Value = str | int | float | bool
+Value = str | int | float | bool | tuple[tuple[float, ...], ...]
 Key = tuple[object, ...]
 Condition = Callable[[Row], bool]
 
 _ILP_FIELD = re.compile(r'(?P<name>[a-z_0-9]+)=(?:"(?P<text>(?:[^"\\]|\\.)*)"|(?P<plain>[^, ]+))')
 _ILP_LINE = re.compile(r"(?P<table>[a-z_0-9]+)(?P<tags>(?:,[a-z_0-9]+=(?:[^ ,\\]|\\.)+)*) (?P<rest>.+)")
+_ILP_ARRAY = b"==\x0e\x0a\x02"
 _ILP_TAG = re.compile(r",(?P<name>[a-z_0-9]+)=(?P<value>(?:[^ ,\\]|\\.)+)")
 _TOKEN = re.compile(r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<word>[A-Za-z_0-9.-]+)|(?P<sign>[()]|>=|<=|=|>|<))")
 _COUNT = re.compile(r"select (?P<what>.+?) from (?P<table>\w+) where (?P<where>.+)", re.DOTALL)
@@ -117,7 +119,7 @@ class MemoryQuestDB:
     def accept(self, body: bytes) -> Outcome:
         """Take lines as one transaction per table: all of them, or none and which one is to blame."""
         parsed: dict[str, list[Row]] = {}
-        for number, line in enumerate(body.decode().splitlines(), 1):
+        for number, line in enumerate(split_lines(body), 1):
             try:
                 table, row = parse_line(line)
             except ValueError as error:
@@ -267,6 +269,23 @@ class FailingTransport:
         return failing
 
 
+def split_lines(body: bytes) -> Iterator[str]:
+    """Return a body's lines as text; an array, whose bytes may be those of a line's end, becomes its numbers."""
+    line, at = "", 0
+    while at < len(body):
+        end = body.index(b"\n", at)
+        mark = body.find(_ILP_ARRAY, at, end)
+        if mark < 0:
+            yield line + body[at:end].decode()
+            line, at = "", end + 1
+            continue
+        start = mark + len(_ILP_ARRAY)
+        rows, columns = struct.unpack_from("<II", body, start)
+        values = struct.unpack_from(f"<{rows * columns}d", body, start + 8)
+        line += body[at:mark].decode() + "=" + ";".join([str(columns), *map(repr, values)])
+        at = start + 8 + 8 * len(values)
+
+
 def parse_line(line: str) -> tuple[str, Row]:
     """Return the table and the row of an ILP line; raise ValueError where it is none."""
     found = _ILP_LINE.fullmatch(line)
@@ -292,6 +311,11 @@ def _value(match: re.Match[str], kind: Kind | None) -> Value:
     plain = match["plain"]
     if kind is Kind.BOOLEAN:
         return plain == "true"
+    if kind is Kind.DOUBLES:
+        columns, *numbers = plain.split(";")
+        return tuple(
+            tuple(map(float, numbers[begin : begin + int(columns)])) for begin in range(0, len(numbers), int(columns))
+        )
     if kind is Kind.DOUBLE:
         return float(plain)
     return int(plain.rstrip("it"))

@@ -108,13 +108,13 @@ def load_migrations(folder: Path | None = None) -> list[Migration]:
     """Read every migration, in order of its number.
 
     Raises:
-        MigrationError: a file's name or a statement cannot be read, or the numbers are not 1, 2, 3, …
+        MigrationError: a file's name or a statement cannot be read, or two files have the same number.
     """
     chosen = folder or migrations_folder()
     migrations = [_load(path) for path in sorted(chosen.glob("*.sql"))]
     numbers = [migration.version for migration in migrations]
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        raise MigrationError(f"The migrations in {chosen} are not numbered 001, 002, …: {numbers}.")
+    if not numbers or numbers[0] != 1 or len(set(numbers)) < len(numbers):
+        raise MigrationError(f"The migrations in {chosen} do not begin with 001, or share a number: {numbers}.")
     return migrations
 
 
@@ -345,7 +345,8 @@ class MigrationRunner:
         """Raise MigrationError unless an earlier migration made the table and it holds no row."""
         made = [
             statement.created_columns
-            for earlier in self.migrations[: migration.version - 1]
+            for earlier in self.migrations
+            if earlier.version < migration.version
             for statement in earlier.statements
             if statement.action == "CREATE" and statement.table == table
         ]
