@@ -58,6 +58,18 @@ def test_more_symbols_than_the_limit_are_refused_with_the_key_to_raise() -> None
         check_order(order(symbols=("A_B", "C_D")), config)
 
 
+def test_the_depth_of_books_is_what_was_asked_and_no_more_than_the_exchange_gives() -> None:
+    """What config.toml says holds as far as it goes; what a person asks for is refused where it cannot be had."""
+    config = Config(orderbook={"levels": 50})  # type: ignore[arg-type]
+    assert check_order(order(), Config()).book_levels == 3
+    assert check_order(order(), config).book_levels == 50
+    assert check_order(order(book_levels=5), config).book_levels == 5
+    assert check_order(order(exchange="hyperliquid"), config).book_levels == 20
+    for changes in ({"exchange": "hyperliquid", "book_levels": 21}, {"book_levels": 0}, {"book_levels": 1001}):
+        with pytest.raises(UsageError, match="levels of each side"):
+            check_order(order(**changes), config)
+
+
 def test_listings_come_in_the_order_asked() -> None:
     """The session's symbols keep the order of the command line."""
     chosen = choose_listings(create_exchange("binance"), LISTINGS, ["ETH_USDT", "BTC_USDT"])

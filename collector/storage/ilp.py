@@ -28,7 +28,7 @@ _PLAIN = bytes(sorted({ord("\n"), *range(0x21, 0x7F)} - set(b'"\\=')))
 """The bytes that need no escaping anywhere; the rest sends a chunk down the slow path."""
 
 _NUMERIC = b"0123456789+-.eE,\n"
-"""What a plain chunk of a deep book consists of: ``float`` reads words and underscores, too, and they are no numbers."""
+"""What a plain chunk of a deep book consists of: ``float`` reads words and underscores, too: no numbers."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -275,6 +275,9 @@ class Encoder:
         return "".join(pieces).encode() + arrays + f" {fields[self._time_index]}\n".encode()
 
 
+_HALF_A_LEVEL = "a level lacks its price or its size"
+
+
 class _Array:
     """How the levels of one side are written as an array of prices and one of sizes.
 
@@ -299,7 +302,7 @@ class _Array:
         if not values[-1]:
             count = values.index("")
             if count % 2 or any(values[count:]):
-                raise ValueError("a level lacks its price or its size")
+                raise ValueError(_HALF_A_LEVEL)
             values = values[:count]
         if not values:
             return b""
@@ -309,7 +312,10 @@ class _Array:
             head = self._before + struct.pack("<BBBBII", 0x3D, _ARRAY, _DOUBLE, 2, 2, levels)
             packer = self._packers[levels] = (head, struct.Struct(f"<{2 * levels}d"))
         head, body = packer
-        return head + body.pack(*map(float, values[0::2]), *map(float, values[1::2]))
+        try:
+            return head + body.pack(*map(float, values[0::2]), *map(float, values[1::2]))
+        except ValueError:
+            raise ValueError(_HALF_A_LEVEL) from None
 
 
 def _level_positions(stream: Stream, side: str, positions: Mapping[str, int]) -> list[int]:

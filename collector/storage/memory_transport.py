@@ -274,7 +274,7 @@ def split_lines(body: bytes) -> Iterator[str]:
     line, at = "", 0
     while at < len(body):
         end = body.index(b"\n", at)
-        mark = body.find(_ILP_ARRAY, at, end)
+        mark = body.find(_ILP_ARRAY, at, end + 2)  # its fourth byte is that of a line's end
         if mark < 0:
             yield line + body[at:end].decode()
             line, at = "", end + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from collector.config import QuestDB
 from collector.errors import DatabaseUnavailable, ManifestError
+from collector.reading.csv_rows import read_rows
 from collector.reading.verify import verify_session
 from collector.session.manifest import FileRecord, load_manifest, save_manifest
 from collector.storage.files import OperatingSystem
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+from collector.storage.ilp import Encoder
+from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES, book_stream
 
 MakeSession = Callable[..., Any]
 
@@ -110,6 +113,70 @@ def test_a_row_too_many_in_questdb_is_found_and_named(
     database.send(stray.encode() + b"\n")
     report = verify_session(delivered.directory, database.settings)
     assert [(d.reason, d.stream, d.seq) for d in report.differences()] == [("extra", "prices", seq)]
+
+
+class TestDeepBooks:
+    """A book of five levels: three in columns, all of them in arrays."""
+
+    @pytest.fixture
+    def deep(self, make_session: MakeSession, database: Any) -> Any:
+        """Give a delivered session; of every fourth row a side has two levels, of every tenth none."""
+        session = make_session()
+        stream = book_stream(5)
+        for n in range(1, 101):
+            bids = ["", ""] * 5 if n % 10 == 0 else [text for k in range(5) for text in (f"{90 - k}.{n:03d}", f"{k}.5")]
+            asks = [text for k in range(5) for text in (("", "") if n % 4 == 0 and k > 1 else (f"{91 + k}.1", f"{n}"))]
+            fields = [1_700_006_400_000_000 + n * 100_000, *bids, *asks, 5000 + n, n, n]
+            session.append(stream, "BTC_USDT", [",".join(map(str, fields))])
+        tags = {"session_id": session.session_id, "exchange": "sim", "symbol": "BTC_USDT"}
+        content = "".join(line + "\n" for line in session.lines(stream, "BTC_USDT")).encode()
+        session.body = Encoder(stream, tags).encode(content).body
+        return session
+
+    def test_every_level_is_compared(self, deep: Any, database: Any) -> None:
+        """A delivered deep book agrees, whoever reads it by its header; three levels are what others see."""
+        database.send(deep.body)
+        report = verify_session(deep.directory, database.settings)
+        assert report.agrees, report.text()
+        assert [(p.rows, p.equal_rows) for p in report.streams if p.stream == "orderbook"] == [(100, 100)]
+        assert len(next(read_rows(deep.directory, ORDERBOOK, "BTC_USDT"))) == len(ORDERBOOK.columns)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "column"),
+        [("86.033", "86.034", "bid_5"), (",95.1,33,", ",95.1,34,", "ask_qty_5"), ("88.033", "88.034", "bid_3")],
+    )
+    def test_one_changed_digit_of_any_level_is_named(
+        self, deep: Any, database: Any, old: str, new: str, column: str
+    ) -> None:
+        """Of the levels beyond the third, too."""
+        database.send(deep.body)
+        line = deep.lines(ORDERBOOK, "BTC_USDT")[32]
+        deep.replace(ORDERBOOK, "BTC_USDT", line, line.replace(old, new))
+        report = verify_session(deep.directory, database.settings)
+        assert [(d.reason, d.seq, d.column) for d in report.differences()] == [("value", 33, column)]
+
+    def test_an_array_that_is_not_what_the_columns_are_is_named(self, deep: Any, database: Any) -> None:
+        """And one that is missing, or has a level too many."""
+        rows = list(split_rows(deep.body))
+        rows[4] = rows[4].replace(struct.pack("<d", 90.005), struct.pack("<d", 91.005))
+        rows[6] = re.sub(rb",asks==.*(?= \d+\n)", b"", rows[6], flags=re.DOTALL)
+        more = struct.pack("<12d", 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6)
+        rows[8] = re.sub(
+            rb",asks==.*(?= \d+\n)",
+            lambda _: b",asks==\x0e\x0a\x02" + struct.pack("<II", 2, 6) + more,
+            rows[8],
+            flags=re.DOTALL,
+        )
+        database.send(b"".join(rows))
+        report = verify_session(deep.directory, database.settings)
+        assert {(d.seq, d.column) for d in report.differences() if d.seq == 5} == {(5, "bid_1")}
+        assert {d.seq for d in report.differences()} == {5, 7, 9}
+
+
+def split_rows(body: bytes) -> list[bytes]:
+    """Cut a body at the begin of each row: what stands in an array may be the end of a line."""
+    begins = [match.start() for match in re.finditer(rb"tick_orderbook,", body)]
+    return [body[begin:end] for begin, end in zip(begins, [*begins[1:], len(body)], strict=True)]
 
 
 def test_rows_of_a_symbol_without_any_file_are_found(make_session: MakeSession, database: Any) -> None:

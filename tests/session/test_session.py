@@ -27,7 +27,7 @@ from collector.session.session import Session, SessionStatus, create_manifest, i
 from collector.session.states import mark_interrupted
 from collector.storage.csv_log import Commit
 from collector.storage.failing_files import FailingFiles
-from collector.streams import ORDERBOOK, PRICES
+from collector.streams import ORDERBOOK, PRICES, book_stream
 
 SYMBOL = "BTC_USDT"
 START_US = 1_700_000_100_000_000
@@ -427,6 +427,42 @@ class TestResuming:
             ("prices", "restart", 3, 3, "repaired"),
         ]
         assert session.resume_points()[SYMBOL].holes == ((2, 2), (4, 4))
+
+    def test_a_session_keeps_its_depth(self, bench: Bench) -> None:
+        """Ten levels in the CSV, before and after it was broken off, whatever the configuration says meanwhile."""
+        depth = [(f"{9 - n}", f"{n}.5") for n in range(9)]
+        state = BookTop(SYMBOL, START_US + 8, depth, [("10", "1")], 8, START_US)
+        session = bench.session(bench.manifest(book_levels=10))
+
+        async def scenario() -> None:
+            await session.prepare()
+            session.buffer.add_book(state)
+            assert session._flusher is not None
+            await session._flusher.flush()
+            await session.save()
+            session.csv.close()
+
+        run(scenario())
+        manifest = bench.broken_off()
+        assert manifest.book_levels == 10
+        again = bench.session(manifest)
+
+        async def script(feed: FakeFeed) -> None:
+            again.buffer.add_book(BookTop(SYMBOL, START_US + 200_000, depth, [], 9, START_US))
+            again.request_stop()
+
+        run(collect(bench, again, script))
+        assert again.resume_points()[SYMBOL].last_update_id == 8
+        lines = (again.directory / SYMBOL / "orderbook.csv").read_text().splitlines()
+        assert lines[0] == book_stream(10).header.strip()
+        levels = ",".join(f"{price},{size}" for price, size in depth)
+        assert lines[1:] == [
+            f"{START_US + 8},{levels},,,10,1{',,' * 9},8,1,{START_US}",
+            f"{START_US + 200_000},{levels},,{',,' * 10},9,2,{START_US}",
+        ]
+        record = again.manifest.record("orderbook", SYMBOL)
+        assert record is not None
+        assert (record.first_id, record.last_id, record.rows) == ("8", "9", 2)
 
     def test_without_numbers_the_pause_is_entered_by_its_times(self, bench: Bench) -> None:
         """When the next row comes."""
