@@ -75,7 +75,8 @@ def _fields(session_id: str, entry: Entry) -> dict[str, Any]:
 
 
 def _table(found: list[tuple[str, Entry]]) -> Table:
-    from collector.cli.render import count_text, make_table, state_text, time_text
+    from collector.cli.render import make_table, state_text
+    from collector.wording import count_text, time_text
 
     table = make_table("SESSION", "GAP", "SYMBOL", "STREAM", "CAUSE", "STATE", "FROM", "TO", "IDS", ">ROWS", "DETAIL")
     for session_id, entry in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import click
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from collector.cli.output import plain_text
 from collector.status import DaemonStatus, QuestDBStatus, SessionStatus, SymbolStatus
+from collector.wording import age_text, bytes_text, count_text, duration_text, rate_text, time_text
 
 _STATE_STYLES = {
     "active": "green", "live": "green", "open": "green", "LIVE": "green", "completed": "green",
@@ -23,52 +23,6 @@ _STATE_STYLES = {
     "degraded": "yellow", "interrupted": "yellow", "DOWN": "yellow", "silent": "yellow",
     "failed": "red", "FAILED": "red", "SUSPENDED": "red", "rejected": "red",
 }  # fmt: skip
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
-
-
-def duration_text(seconds: float | None) -> str:
-    """Return a length of time in its two largest units: ``4.2 s``, ``3 m 05 s``, ``2 h 10 m``, ``5 d 03 h``."""
-    if seconds is None:
-        return "-"
-    if seconds < _MINUTE_S:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    if whole < _HOUR_S:
-        return f"{whole // _MINUTE_S} m {whole % _MINUTE_S:02} s"
-    if whole < _DAY_S:
-        return f"{whole // _HOUR_S} h {whole % _HOUR_S // _MINUTE_S:02} m"
-    return f"{whole // _DAY_S} d {whole % _DAY_S // _HOUR_S:02} h"
-
-
-def time_text(us: int | None) -> str:
-    """Return a time to the second, UTC."""
-    return "-" if us is None else f"{datetime.fromtimestamp(us / 1_000_000, UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def age_text(seconds: float | None) -> str:
-    """Return how long ago something was."""
-    return "-" if seconds is None else f"{duration_text(seconds)} ago"
-
-
-def count_text(count: float) -> str:
-    """Return a number with its thousands apart."""
-    return f"{count:,.0f}"
-
-
-def rate_text(per_second: float) -> str:
-    """Return a rate, with a digit after the point where it is small."""
-    return f"{per_second:,.1f}" if per_second < 100 else f"{per_second:,.0f}"
-
-
-def bytes_text(count: float | None) -> str:
-    """Return a number of bytes in the unit that suits it."""
-    if count is None:
-        return "-"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def state_text(state: str) -> Text:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from collector.cli.render import bytes_text, count_text, facts, make_table, state_text, time_text
+from collector.cli.render import facts, make_table, state_text
 from collector.session.manifest import Manifest
 from collector.status import SessionStatus
+from collector.wording import bytes_text, count_text, time_text
 
 
 def manifest_view(manifest: Manifest, status: SessionStatus) -> RenderableType:

@@ -199,7 +199,8 @@ def _view(daemon: DaemonStatus, session: SessionStatus) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from collector.cli.render import count_text, duration_text, facts, questdb_text, state_text, symbols_table
+    from collector.cli.render import facts, questdb_text, state_text, symbols_table
+    from collector.wording import count_text, duration_text
 
     age_s = time.time() - (session.started_us or session.created_us) / 1_000_000
     title = Text(f"{session.session_id}  exchange={session.exchange}  ", style="bold").append(state_text(session.state))
