@@ -56,11 +56,15 @@ class ExchangeRefused(CollectorError):
     Args:
         status: the HTTP status, or 0 where the refusal came over the websocket.
         retry_after_s: how long the exchange asks us to stay away, in seconds; None where it does not say.
+        body: the answer's body; empty where there was none.
     """
 
-    def __init__(self, message: str, *, status: int = 0, retry_after_s: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, retry_after_s: float | None = None, body: bytes = b"", hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.body = body
         self.retry_after_s = retry_after_s
         self.retryable = status in (0, 418, 429) or status >= 500
 

@@ -7,7 +7,8 @@ one of these: its budget of weights, its pace of snapshots, its connection attem
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from typing import Protocol
 
 from aiolimiter import AsyncLimiter
 
@@ -46,6 +47,21 @@ def limiter(limit: int, window_s: float) -> AsyncLimiter:
     return AsyncLimiter(burst, window_s * burst / (limit - burst) if limit > burst else window_s)
 
 
+class RestAllowance(Protocol):
+    """What a REST client asks before each request, and tells of each answer."""
+
+    @property
+    def rest_ban(self) -> Ban: ...
+
+    async def spend(self, weight: int) -> None:
+        """Wait until a request of this weight may be sent, and take it from the budget."""
+        ...
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Take notice of an answer's headers."""
+        ...
+
+
 class Allowance:
     """One exchange's limits, as they are used up.
 
@@ -66,6 +82,9 @@ class Allowance:
     async def spend(self, weight: int) -> None:
         """Wait until a request of this weight fits into the minute's budget, and take it."""
         await self.weight.acquire(min(weight, self.weight.max_rate))
+
+    def hear(self, headers: Mapping[str, str]) -> None:
+        """Take no notice of an answer's headers: live feeds stay far below what they count."""
 
 
 Allowances = MutableMapping[str, Allowance]

@@ -11,7 +11,7 @@ import httpx
 from collector.clock import Clock
 from collector.errors import ConfigError, ConnectionLost, ExchangeRefused
 from collector.exchanges.base import Exchange, Listing, Request
-from collector.feeds.allowance import Allowance
+from collector.feeds.allowance import RestAllowance
 from collector.feeds.backoff import parse_retry_after, stay_away_s
 from collector.feeds.sink import Recorder
 
@@ -41,7 +41,7 @@ class Rest:
         self,
         base_url: str,
         *,
-        allowance: Allowance,
+        allowance: RestAllowance,
         timeout_s: float,
         max_bytes: int,
         clock: Clock,
@@ -106,6 +106,7 @@ class Rest:
             raise ConfigError(f"The REST address {url} is wrong: {error}.") from error
         except (httpx.HTTPError, TimeoutError) as error:
             raise ConnectionLost(f"{url} did not answer: {str(error) or type(error).__name__}.") from error
+        self._allowance.hear(response.headers)
         self._record(response, body)
         if not response.is_success:
             self.refused += 1
@@ -139,6 +140,7 @@ class Rest:
             f"{url} answered with HTTP status {response.status_code}: {excerpt}",
             status=response.status_code,
             retry_after_s=parse_retry_after(response.headers.get("Retry-After"), self._clock.now_us()),
+            body=body,
         )
         if error.status in (418, 429):
             self._allowance.rest_ban.extend(stay_away_s(error) or 0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -20,6 +20,9 @@ from collector.exchanges.decode import UNREADABLE, require_decimals
 SECOND_US = 1_000_000
 _LARGEST_US = 2**63 - 1
 _EXCERPT_CHARS = 300
+
+UNREADABLE_FIELDS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading fields of an arbitrary document can raise."""
 
 _decode = msgspec.json.Decoder(float_hook=str).decode
 
@@ -78,8 +81,8 @@ class SourceLimits(msgspec.Struct, frozen=True):
     used_header: str = ""
 
 
-class CandleSource(ABC):
-    """One source of candles.
+class HistorySource(ABC):
+    """One source of anything historical: where it is, what it allows, how it spells symbols and words its errors.
 
     Args:
         listings: the instruments by which symbols become the source's own spelling; without one, a rule does.
@@ -88,13 +91,11 @@ class CandleSource(ABC):
     name: ClassVar[str]
     """What stands in the rows' ``source``."""
     kind: ClassVar[Literal["exchange", "aggregator"]] = "exchange"
-    """Whether its candles are one exchange's own, or worked out over many."""
+    """Whether its figures are one exchange's own, or worked out over many."""
     rest_url: ClassVar[str]
     limits: ClassVar[SourceLimits]
-    intervals: ClassVar[Mapping[str, str]]
-    """The intervals that it has, each with the source's own word for it; others are folded from these."""
     newest_first: ClassVar[bool] = False
-    """Whether a span of more than a page is answered with its newest candles (otherwise with its oldest)."""
+    """Whether a span of more than a page is answered with its newest rows (otherwise with its oldest)."""
     codes: ClassVar[Mapping[str, str]] = {}
     """The source's error codes, each with the reason that it stands for (see SourceRefused)."""
 
@@ -109,9 +110,86 @@ class CandleSource(ABC):
     def native_by_rule(self, symbol: str) -> str:
         """Spell a symbol that no listing names."""
 
+    def refusal_in(self, document: Any) -> tuple[str, str] | None:  # noqa: ARG002  for sources that override it
+        """Return the code and the words of an answer that is an error; None where it is none."""
+        return None
+
+    def refusal(
+        self, status: int, body: bytes, retry_after_s: float | None = None, *, words: str = ""
+    ) -> SourceRefused:
+        """Return the error that an answer with a status other than 2xx is, told apart by status and code.
+
+        Args:
+            words: what to say where the answer has none.
+        """
+        try:
+            refused = self._refused(self._json(body, status), status)
+        except SourceRefused as error:
+            refused = error
+        except MessageError:
+            refused = None
+        if refused is None:
+            excerpt = body[:_EXCERPT_CHARS].decode("utf-8", "replace")
+            refused = self._as_error(status, "", excerpt or words or f"HTTP status {status}")
+        refused.retry_after_s = retry_after_s
+        return refused
+
+    def document(self, body: bytes) -> Any:
+        """Decode an answer; numbers with a fraction come as text, as they were written.
+
+        Raises:
+            SourceRefused: it is an error in the source's own words, or a page of HTML.
+            MessageError: it is not JSON.
+        """
+        document = self._json(body, 200)
+        if (refused := self._refused(document, 200)) is not None:
+            raise refused
+        return document
+
+    def _json(self, body: bytes, status: int) -> Any:
+        try:
+            return _decode(body)
+        except UNREADABLE as error:
+            if body.lstrip()[:1] == b"<":
+                raise SourceRefused(
+                    f"{self.name} answered with a page of HTML instead of JSON (HTTP status {status}).",
+                    reason="rate_limit" if status in (418, 429) else "outage",
+                    status=status,
+                ) from error
+            raise MessageError(f"An answer of {self.name} is not JSON: {error}.") from error
+
+    def _refused(self, document: Any, status: int) -> SourceRefused | None:
+        try:
+            told = self.refusal_in(document)
+        except UNREADABLE_FIELDS:
+            told = None  # whatever it is, it is no error as the source words them
+        return None if told is None else self._as_error(status, *told)
+
+    def _as_error(self, status: int, code: str, words: str) -> SourceRefused:
+        reason = self.codes.get(code, "")
+        if status in (418, 429):
+            reason = "rate_limit"
+        elif not reason:
+            reason = "outage" if status >= 500 else "unknown_symbol" if status == 404 else "refused"
+        named = f" (code {code})" if code else ""
+        return SourceRefused(
+            f"{self.name} refused: {words[:_EXCERPT_CHARS].rstrip('.')}{named}.", reason=reason, status=status
+        )
+
+
+class CandleSource(HistorySource):
+    """One source of candles."""
+
+    intervals: ClassVar[Mapping[str, str]]
+    """The intervals that it has, each with the source's own word for it; others are folded from these."""
+
     @abstractmethod
     def page_size(self, interval: str) -> int:
         """Return how many candles one answer can hold."""
+
+    def page_at(self, interval: str, from_us: int, now_us: int) -> int:  # noqa: ARG002  for sources that override it
+        """Return how many candles an answer can hold whose first one starts at a time."""
+        return self.page_size(interval)
 
     @abstractmethod
     def request(self, symbol: str, interval: str, from_us: int, to_us: int, *, now_us: int) -> Request:
@@ -124,14 +202,7 @@ class CandleSource(ABC):
 
     @abstractmethod
     def read(self, document: Any, interval: str, request: Request) -> Iterable[HistoryCandle]:
-        """Turn a decoded answer into candles in any order. Numbers with a fraction come as text, as they were written.
-
-        Whatever lacks a field may raise LookupError, TypeError or ValueError.
-        """
-
-    def refusal_in(self, document: Any) -> tuple[str, str] | None:  # noqa: ARG002  for sources that override it
-        """Return the code and the words of an answer that is an error; None where it is none."""
-        return None
+        """Turn a decoded answer into candles in any order; where a field is missing, let Python's own error out."""
 
     def reach_us(self, interval: str, now_us: int) -> int | None:  # noqa: ARG002  most go back to the beginning
         """Return the earliest bucket start that can be had now; None where there is no such limit."""
@@ -153,61 +224,17 @@ class CandleSource(ABC):
             SourceRefused: it is an error in the source's own words, or a page of HTML.
             MessageError: it is no answer that the source's documentation allows.
         """
-        document = self._document(body, 200)
-        if (refused := self._refused(document, 200)) is not None:
-            raise refused
+        document = self.document(body)
         try:
             candles = {candle.start_us: candle for candle in self.read(document, interval, request)}
-        except (LookupError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
-            reason = str(error) or type(error).__name__
-            raise MessageError(f"An answer of {self.name} with candles cannot be read: {reason[:200]}.") from error
-        ordered = [candles[start] for start in sorted(candles)]
+            ordered = [candles[start] for start in sorted(candles)]
+            oldest_us = self.oldest_in(document, ordered)
+        except UNREADABLE_FIELDS as error:
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise MessageError(f"An answer of {self.name} with candles cannot be read: {reason}.") from error
         for candle in ordered:
             _require_sound(candle, interval, self.name)
-        return CandlePage(ordered, self.oldest_in(document, ordered))
-
-    def refusal(self, status: int, body: bytes, retry_after_s: float | None = None) -> SourceRefused:
-        """Return the error that an answer with a status other than 2xx is, told apart by status and code."""
-        try:
-            document = self._document(body, status)
-            refused = self._refused(document, status)
-        except SourceRefused as error:
-            refused = error
-        except MessageError:
-            refused = None
-        if refused is None:
-            words = body[:_EXCERPT_CHARS].decode("utf-8", "replace")
-            refused = self._as_error(status, "", words)
-        refused.retry_after_s = retry_after_s
-        return refused
-
-    def _document(self, body: bytes, status: int) -> Any:
-        try:
-            return _decode(body)
-        except UNREADABLE as error:
-            if body.lstrip()[:1] == b"<":
-                raise SourceRefused(
-                    f"{self.name} answered with a page of HTML instead of JSON (HTTP status {status}).",
-                    reason="rate_limit" if status in (418, 429) else "outage",
-                    status=status,
-                ) from error
-            raise MessageError(f"An answer of {self.name} is not JSON: {error}.") from error
-
-    def _refused(self, document: Any, status: int) -> SourceRefused | None:
-        try:
-            told = self.refusal_in(document)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            told = None
-        return None if told is None else self._as_error(status, *told)
-
-    def _as_error(self, status: int, code: str, words: str) -> SourceRefused:
-        reason = self.codes.get(code, "")
-        if status in (418, 429):
-            reason = "rate_limit"
-        elif not reason:
-            reason = "outage" if status >= 500 else "unknown_symbol" if status == 404 else "refused"
-        named = f" (code {code})" if code else ""
-        return SourceRefused(f"{self.name} refused: {words[:_EXCERPT_CHARS]}{named}.", reason=reason, status=status)
+        return CandlePage(ordered, oldest_us)
 
 
 def split(symbol: str) -> tuple[str, str]:

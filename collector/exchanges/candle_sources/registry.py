@@ -13,11 +13,25 @@ _HERE = "collector.exchanges.candle_sources"
 _CLASSES: dict[str, tuple[str, str]] = {
     "binance_futures": ("binance", "BinanceFuturesCandles"),
     "binance": ("binance", "BinanceCandles"),
+    "coingecko": ("coingecko", "CoingeckoCandles"),
+    "cryptocompare": ("cryptocompare", "CryptocompareCandles"),
     "okx": ("okx", "OkxCandles"),
+    "bybit": ("bybit", "BybitCandles"),
+    "bybit_linear": ("bybit", "BybitLinearCandles"),
+    "coinbase": ("coinbase", "CoinbaseCandles"),
+    "coinbase_advanced": ("coinbase", "CoinbaseAdvancedCandles"),
+    "kraken": ("kraken", "KrakenCandles"),
+    "bitget": ("bitget", "BitgetCandles"),
+    "kucoin": ("kucoin", "KucoinCandles"),
+    "gate": ("gate", "GateCandles"),
+    "mexc": ("mexc", "MexcCandles"),
+    "hyperliquid": ("hyperliquid", "HyperliquidCandles"),
 }
 
 SOURCES = tuple(_CLASSES)
-"""Every source, in the order in which they are asked by default."""
+"""Every source."""
+DEFAULT_ORDER = ("binance_futures", "binance", "coingecko", "cryptocompare", "okx", "bybit")
+"""The sources that are asked unless the configuration names others, first to last."""
 
 
 def source_class(name: str) -> type[CandleSource]:

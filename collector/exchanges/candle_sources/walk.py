@@ -8,21 +8,22 @@ documented is asked for smaller ones from then on.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from collector.errors import UnknownName
 from collector.exchanges.base import Request
-from collector.exchanges.candle_sources.base import CandleSource, HistoryCandle, Unreachable, length_us
+from collector.exchanges.candle_sources.base import CandleSource, HistoryCandle, HistorySource, Unreachable, length_us
 from collector.exchanges.candle_sources.folding import fold
 from collector.exchanges.candle_sources.intervals import INTERVALS_US, bucket_from, bucket_start
 
+Row = TypeVar("Row")
 
-class Walk(Protocol):
-    """A walk over one symbol's range at one source."""
 
-    source: CandleSource
-    symbol: str
-    interval: str
+class Pages(Protocol[Row]):
+    """A walk over a range at one source, whatever it brings."""
+
+    @property
+    def source(self) -> HistorySource: ...
 
     @property
     def request(self) -> Request | None:
@@ -31,7 +32,7 @@ class Walk(Protocol):
 
     @property
     def covered_us(self) -> int:
-        """All buckets of the range that start before this have been answered for: a new walk can go on from here."""
+        """All of the range before this has been answered for: a new walk can go on from here."""
         ...
 
     @property
@@ -39,13 +40,22 @@ class Walk(Protocol):
         """What of the range the source cannot give."""
         ...
 
-    def feed(self, body: bytes) -> list[HistoryCandle]:
-        """Take the answer to ``request``; return what it brought: candles of the range, ascending, none seen before.
+    def feed(self, body: bytes) -> list[Row]:
+        """Take the answer to ``request``; return what it brought of the range: ascending, none seen before.
 
         Raises:
-            SourceRefused, MessageError: as ``CandleSource.parse``. The walk stays where it is.
+            SourceRefused, MessageError: it is an error or cannot be read. The walk stays where it is.
         """
         ...
+
+
+class Walk(Pages[HistoryCandle], Protocol):
+    """A walk over one symbol's candles."""
+
+    symbol: str
+    interval: str
+    incomplete: dict[int, tuple[int, ...]]
+    """The starts of folded candles of which parts were missing, with the starts of these."""
 
 
 def walk(source: CandleSource, symbol: str, interval: str, from_us: int, to_us: int, *, now_us: int) -> Walk:
@@ -69,9 +79,10 @@ class PageWalk:
     def __init__(
         self, source: CandleSource, symbol: str, interval: str, from_us: int, to_us: int, *, now_us: int
     ) -> None:
-        self.source = source
+        self._source = source
         self.symbol = symbol
         self.interval = interval
+        self.incomplete: dict[int, tuple[int, ...]] = {}
         self.requests = 0
         """How many answers it was fed."""
         self._now_us = now_us
@@ -91,9 +102,13 @@ class PageWalk:
         self._request: Request | None = None
 
     @property
+    def source(self) -> CandleSource:
+        return self._source
+
+    @property
     def request(self) -> Request | None:
         if self._request is None and (span := self._span()) is not None:
-            self._request = self.source.request(self.symbol, self.interval, *span, now_us=self._now_us)
+            self._request = self._source.request(self.symbol, self.interval, *span, now_us=self._now_us)
         return self._request
 
     @property
@@ -108,7 +123,7 @@ class PageWalk:
         span, request = self._span(), self.request
         if span is None or request is None:
             return []
-        page = self.source.parse(body, self.interval, request)
+        page = self._source.parse(body, self.interval, request)
         self.requests += 1
         self._request = None
         start, end = span
@@ -125,10 +140,13 @@ class PageWalk:
         """Return the bucket starts that the next request is for."""
         if self._hole is not None:
             start, end = self._hole
-            return max(start, end - self._page * self._length), end
+            return max(start, end - self._page_at(start) * self._length), end
         if self._next >= self._end:
             return None
-        return self._next, min(self._next + self._page * self._length, self._end)
+        return self._next, min(self._next + self._page_at(self._next) * self._length, self._end)
+
+    def _page_at(self, from_us: int) -> int:
+        return min(self._page, self._source.page_at(self.interval, from_us, self._now_us))
 
     def _learn(self, candles: list[HistoryCandle], start: int, end: int) -> None:
         """Believe a source that its pages are smaller where asking again brought what an answer had cut off."""
@@ -146,7 +164,7 @@ class PageWalk:
             self._next = candles[-1].start_us + self._length if candles else end
         else:
             bottom, self._hole = self._hole[0], None
-        if not self.source.newest_first:
+        if not self._source.newest_first:
             if self._next < end:
                 self._cut_at = self._next, len(candles)
         else:
@@ -157,19 +175,16 @@ class PageWalk:
 
     def _give_up(self, from_us: int, to_us: int) -> None:
         if from_us < to_us:
-            self._unreachable.append(Unreachable(from_us, to_us, self.source.reach_reason))
+            self._unreachable.append(Unreachable(from_us, to_us, self._source.reach_reason))
 
 
 class FoldedWalk:
-    """Walk over an interval that the source does not have, by a shorter one of its own.
-
-    ``incomplete`` are the starts of candles of which parts were missing, with the starts of these.
-    """
+    """Walk over an interval that the source does not have, by a shorter one of its own."""
 
     def __init__(
         self, source: CandleSource, symbol: str, interval: str, from_us: int, to_us: int, *, now_us: int
     ) -> None:
-        self.source = source
+        self._source = source
         self.symbol = symbol
         self.interval = interval
         self.incomplete: dict[int, tuple[int, ...]] = {}
@@ -179,6 +194,10 @@ class FoldedWalk:
         self.part = part_of(source, interval)
         self._parts = PageWalk(source, symbol, self.part, start, end, now_us=now_us)
         self._waiting: dict[int, HistoryCandle] = {}
+
+    @property
+    def source(self) -> CandleSource:
+        return self._source
 
     @property
     def request(self) -> Request | None:
