@@ -133,6 +133,10 @@ class InstallError(CollectorError):
     """The embedded QuestDB or its Java runtime cannot be installed or started."""
 
 
+class MissingExtra(CollectorError):
+    """What was asked for needs a library that comes with an optional extra, and is not installed."""
+
+
 class DaemonNotRunning(CollectorError):
     """No daemon answers for this data directory."""
 
