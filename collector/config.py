@@ -98,6 +98,7 @@ class Feed(_Section):
     max_message_bytes: Count = 16 * 1024 * 1024
     first_data_timeout_s: Seconds = 10
     stall_timeout_s: Seconds = 60
+    overlap_timeout_s: Seconds = 30
     reorder_grace_s: Seconds = 1
     backoff_initial_s: Seconds = 0.5
     backoff_cap_s: Seconds = 30

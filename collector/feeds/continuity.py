@@ -62,6 +62,8 @@ class TradeContinuity:
         reorder_grace_s: float = 1.0,
     ) -> None:
         self.symbol = symbol
+        self.overlap: GapCause | None = None
+        """Why two connections deliver the trades: what one skips the other may bring, so no hole is reported yet."""
         self._contiguous = contiguous
         self._grace_s = reorder_grace_s
         # ``_next`` is the id that the hot path takes without a question; None sends the next trade the long way.
@@ -115,6 +117,19 @@ class TradeContinuity:
             return False
         return self._judge(trade.trade_id, trade.timestamp_us)
 
+    def knows(self, trade_id: int | str) -> bool:
+        """Tell whether an id is not beyond those that were seen."""
+        if not self._contiguous or not isinstance(trade_id, int):
+            return trade_id in self._recent
+        expected = self._next if self._next is not None else self._expected
+        return expected is not None and trade_id < expected
+
+    def follows(self, trade_id: int | str) -> bool:
+        """Tell whether nothing is missing between an id and those that were seen."""
+        if self._contiguous and isinstance(trade_id, int):
+            return trade_id == (self._next if self._next is not None else self._expected) or self.knows(trade_id)
+        return self.knows(trade_id)
+
     def skip(self, trade_id: int, timestamp_us: int | None = None) -> None:
         """Count an id as seen that the exchange gave to something that is no trade of the book."""
         self._judge(trade_id, self._last_us if timestamp_us is None else timestamp_us)
@@ -129,7 +144,7 @@ class TradeContinuity:
     def due(self, now_monotonic_s: float) -> list[Gap]:
         """Return the holes that late trades had their time to fill, each with its exact ids."""
         ready, self._ready = self._ready, []
-        if not self._suspected:
+        if not self._suspected or self.overlap is not None:
             return ready
         waiting: list[_Hole] = []
         for hole in self._suspected:
@@ -159,7 +174,7 @@ class TradeContinuity:
             # Whether what came before was ours to have is unknown; a late one of them is new all the same.
             self._suspected.append(_Hole(0, first - 1, None, timestamp_us, "sequence", counts=False))
         elif first > expected:
-            cause = self._cause or "sequence"
+            cause = self._cause or self.overlap or "sequence"
             self._suspected.append(_Hole(expected, first - 1, self._last_us, timestamp_us, cause))
         elif trade_id < expected:
             new = self._judge_late(trade_id, timestamp_us)

@@ -7,8 +7,10 @@ messages find their tracks, and books get their snapshots.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random as random_module
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -31,7 +33,7 @@ from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
 from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, judge, stay_away_s
 from collector.feeds.connection import Receiver
-from collector.feeds.link import END_OF_RECORDING, Gate, Link
+from collector.feeds.link import END_OF_RECORDING, Gate, Line, Link
 from collector.feeds.rest import Rest, fetch_listing
 from collector.feeds.sink import Recorder, ResumePoint, Sink
 from collector.feeds.status import FeedStatus
@@ -108,6 +110,7 @@ class Feed:
         plans = exchange.plan(subscriptions, raw_trades=raw_trades)
         address = (ws_url or exchange.ws_url).rstrip("/")
         self._address_given = address != exchange.ws_url.rstrip("/")
+        self._numbers = itertools.count(len(plans) + 1)
         self._links = [self._create_link(number, address, plan) for number, plan in enumerate(plans, 1)]
         self._tasks: asyncio.TaskGroup | None = None
         self._running = False
@@ -125,7 +128,7 @@ class Feed:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                links = [tasks.create_task(link.keep(self._receiver(link))) for link in self._links]
+                links = [tasks.create_task(link.keep(partial(self._receiver, link))) for link in self._links]
                 if links:
                     await asyncio.wait(links)
                 if not self._gate.stopping.is_set():
@@ -149,6 +152,17 @@ class Feed:
             link.stop()
         if self._running:
             await self._ended.wait()
+
+    async def replace_connections(self, ws_url: str = "") -> bool:
+        """Replace every connection by a new one without a gap; return whether all were.
+
+        Args:
+            ws_url: the address to connect to from now on; empty keeps the present one.
+        """
+        for link in self._links if ws_url else ():
+            link.move(ws_url.rstrip("/") + link.plan.path)
+        results = await asyncio.gather(*(link.replaced() for link in self._links))
+        return all(results)
 
     def status(self) -> FeedStatus:
         """Describe the feed as it is now."""
@@ -195,6 +209,7 @@ class Feed:
             recorder=self._recorder,
             random=self._random,
             snapshot_pace=self._snapshot_pace,
+            next_number=self._numbers.__next__,
             find_address=None
             if self._address_given or self._exchange.connection_request() is None
             else self._find_address,
@@ -206,23 +221,27 @@ class Feed:
             return self._exchange.ws_url
         return self._exchange.address_from(await self._rest.get(request))
 
-    def _receiver(self, link: Link) -> Receiver:
+    def _receiver(self, link: Link, line: Line) -> Receiver:
         """Return the functions that a connection calls. ``take`` runs for every message: lookups are done before."""
         now_us = self._clock.now_us
-        parse = self._parse_marking_past if self._exchange.first_trades_past else self._exchange.parse
+        parse: Callable[[bytes, int], Sequence[Event]] = self._exchange.parse
+        if self._exchange.first_trades_past:
+            parse = partial(self._parse_marking_past, line.begun)
         trades = self._trades
         add_trade = self._sink.add_trade
         take_other = self._take_other
 
         def take(payload: bytes) -> None:
             received_us = now_us()
-            link.messages += 1
-            link.bytes += len(payload)
+            line.messages += 1
+            line.bytes += len(payload)
             try:
                 events = parse(payload, received_us)
             except MessageError as error:
                 self._malformed(link, payload, error)
                 return
+            if line.overlap is not None:
+                events = line.overlap.merge(events, newer=line.newer)
             for event in events:
                 if type(event) is Trade:
                     track = trades.get(event.symbol)
@@ -242,7 +261,7 @@ class Feed:
 
         def take_recorded(kind: str) -> Callable[[bytes], None]:
             def take_and_record(payload: bytes) -> None:
-                record(now_us() * 1000, link.number, kind, payload)
+                record(now_us() * 1000, line.number, kind, payload)
                 take(payload)
 
             return take_and_record
@@ -250,20 +269,17 @@ class Feed:
         take_text, take_binary = take_recorded("<"), take_recorded("b")
         return Receiver(text=take_text, binary=take_binary, ended=link.wake, crowded=self._sink.is_crowded)
 
-    def _parse_marking_past(self, payload: bytes, received_us: int) -> Sequence[Event]:
+    def _parse_marking_past(self, begun: set[str], payload: bytes, received_us: int) -> Sequence[Event]:
         """Read a message; mark trades as past in the first message of a symbol's trades on a connection."""
         events = self._exchange.parse(payload, received_us)
         if events and type(events[0]) is Trade:
-            first = {event.symbol for event in events if type(event) is Trade and not self._delivers(event.symbol)}
+            first = {event.symbol for event in events if type(event) is Trade and event.symbol not in begun}
             if first:
+                begun |= first
                 return [
                     PastTrade(event) if type(event) is Trade and event.symbol in first else event for event in events
                 ]
         return events
-
-    def _delivers(self, symbol: str) -> bool:
-        track = self._trades.get(symbol)
-        return track is not None and track.delivers
 
     def _take_other(self, link: Link, event: Event) -> None:
         if isinstance(event, BookDelta):
@@ -295,8 +311,7 @@ class Feed:
             self._rejected(link, event)
         elif isinstance(event, ServerNotice) and event.kind == "shutdown":
             self._log.info("feed.server_shutdown_announced", connection=link.number, detail=event.detail)
-            # With make-before-break, a second connection would be opened first: the tracks drop what both deliver.
-            link.leave("exchange_maintenance")
+            link.replace("exchange_maintenance")
 
     def _malformed(self, link: Link, payload: bytes, error: MessageError) -> None:
         """Count a message that cannot be read; say so now and then; blame it for the hole where it names its symbol."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from aiolimiter import AsyncLimiter
 from structlog.typing import FilteringBoundLogger
 
 from collector import config
 from collector.clock import Clock
-from collector.errors import CollectorError
+from collector.errors import CollectorError, ConnectionLost
 from collector.events import GapCause
 from collector.exchanges.base import ConnectionPlan, Exchange
 from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_limit_s, stay_away_s
 from collector.feeds.connection import Connection, Ending, Receiver, open_connection
+from collector.feeds.overlap import Overlap, QuietMoment
 from collector.feeds.sink import Recorder
 from collector.feeds.status import ConnectionStatus, LinkState
 from collector.feeds.tracks import BookTrack, Track
@@ -29,6 +30,9 @@ _TICK_S = 0.25
 _FIRST_TICK_S = 0.02
 _RENEWAL_PAUSE_S = 1.0
 """How long a book that was pushed whole is not asked for again: one that breaks at once would otherwise earn a ban."""
+
+_TOO_LATE_S = 0.03
+"""The share of a connection's life before its end in which its successor has to be ready."""
 
 _PLANNED: frozenset[GapCause] = frozenset({"rotation", "exchange_maintenance"})
 """Causes that say nothing against the next connection: it is opened at once."""
@@ -76,6 +80,42 @@ class Gate:
         return True
 
 
+class Line:
+    """One websocket connection of a link, from its opening to its end.
+
+    ``overlap`` is set while another one delivers the same; ``newer`` says that this is the successor. ``begun`` holds
+    the symbols whose first trades have come.
+    """
+
+    __slots__ = (
+        "begun", "bytes", "connection", "last_frame_s", "messages", "messages_seen", "newer", "number", "opened_s",
+        "overlap", "pace", "pinged_s", "settled", "subscribed_s",
+    )  # fmt: skip
+
+    def __init__(self, number: int, pace: AsyncLimiter, *, newer: bool = False) -> None:
+        self.number = number
+        self.pace = pace
+        self.newer = newer
+        self.messages = 0
+        self.bytes = 0
+        self.begun: set[str] = set()
+        self.overlap: Overlap | None = None
+        self.connection: Connection | None = None
+        self.opened_s = 0.0
+        self.subscribed_s: float | None = None
+        self.pinged_s = 0.0
+        self.messages_seen = 0
+        self.last_frame_s: float | None = None
+        self.settled = asyncio.Event()
+
+    @property
+    def open_connection(self) -> Connection:
+        """The connection; only asked for once there is one."""
+        if self.connection is None:
+            raise CollectorError("The connection is not open yet.")
+        return self.connection
+
+
 class Link:
     """Keep one connection of a plan up, whatever happens, and know how it does.
 
@@ -83,6 +123,7 @@ class Link:
         number: names the connection in logs, recordings and statuses.
         url: where to connect, as it is shown.
         find_address: tells the address with whatever token it takes; None where ``url`` is all.
+        next_number: names a successor, which is open together with the connection that it replaces.
         tracks: the subscriptions that the connection carries.
         exchange_now_us: estimates the exchange's clock.
         observed: is told of a track's newest exchange time at each tick.
@@ -108,13 +149,12 @@ class Link:
         random: Callable[[], float],
         snapshot_pace: AsyncLimiter | None = None,
         find_address: Callable[[], Awaitable[str]] | None = None,
+        next_number: Callable[[], int] = lambda: 0,
     ) -> None:
         self.number = number
         self.url = url
         self.plan = plan
         self.tracks = tracks
-        self.messages = 0
-        self.bytes = 0
         self.malformed = 0
         self.finished = False
         self.asking: Track | None = None
@@ -129,7 +169,19 @@ class Link:
         self._recorder = recorder
         self._random = random
         self._backoff = Backoff(initial_s=settings.backoff_initial_s, cap_s=settings.backoff_cap_s, random=random)
-        self._receiver: Receiver | None = None
+        self._receiver: Callable[[Line], Receiver] | None = None
+        self._next_number = next_number
+        self._lines: list[Line] = []
+        self._earlier_messages = 0
+        self._earlier_bytes = 0
+        self._quiet: QuietMoment | None = None
+        self._successor: Line | None = None
+        self._raising: asyncio.Task[None] | None = None
+        self._raise_at_s = float("-inf")
+        self._replace_because: GapCause | None = None
+        self._replaced: list[asyncio.Future[bool]] = []
+        self._ready = False
+        self._rotations = 0
         self._wake = asyncio.Event()
         self._opening: asyncio.Timeout | None = None
         self._refused: deque[Track] = deque()
@@ -148,14 +200,21 @@ class Link:
         self._planned_s = float("-inf")
         self._lost_s: float | None = None
         self._opened_s = 0.0
-        self._rotate_s = float("inf")
-        self._pinged_s = 0.0
-        self._messages_seen = 0
         self._messages_before = 0
         self._last_frame_s: float | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.number} {self._state} {self.url} messages={self.messages}>"
+
+    @property
+    def messages(self) -> int:
+        """How many messages all its connections brought."""
+        return self._earlier_messages + sum(line.messages for line in self._lines)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes these were."""
+        return self._earlier_bytes + sum(line.bytes for line in self._lines)
 
     @property
     def delivers(self) -> bool:
@@ -166,6 +225,31 @@ class Link:
         """Have the connection closed and another one opened, for this reason."""
         self._cause = self._cause or cause
         self._wake.set()
+
+    def replace(self, cause: GapCause) -> None:
+        """Have the connection replaced without a gap, at once: a second one is opened first.
+
+        Args:
+            cause: what the ledger says where something is missed nevertheless.
+        """
+        self._replace_because = self._replace_because or cause
+        self._raise_at_s = float("-inf")
+        self._wake.set()
+
+    async def replaced(self) -> bool:
+        """Have the connection replaced without a gap; return whether it was, once it was or has failed."""
+        if self._state != "open":
+            # It is being opened anyhow, at the address that is the right one now.
+            return True
+        result: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._replaced.append(result)
+        self.replace("rotation")
+        return await result
+
+    def move(self, url: str) -> None:
+        """Open the next connections at another address, as it is shown."""
+        self.url = url
+        self._find_address = None
 
     def wake(self) -> None:
         """Have the link look at its state now, and not at its next tick."""
@@ -204,15 +288,22 @@ class Link:
         self.asking = None
         self._wake.set()
 
-    async def keep(self, receiver: Receiver) -> None:
-        """Open connections one after the other until the feed stops, or a replay ends."""
+    async def keep(self, receiver: Callable[[Line], Receiver]) -> None:
+        """Open connections one after the other until the feed stops, or a replay ends.
+
+        Args:
+            receiver: makes the functions that a connection calls.
+        """
         self._receiver = receiver
-        while await self._gate.enter():
-            delay_s = await self._attempt()
-            if self.finished or self._gate.stopping.is_set():
-                break
-            self._enter("waiting")
-            await self._gate.wait(delay_s)
+        try:
+            while await self._gate.enter():
+                delay_s = await self._attempt()
+                if self.finished or self._gate.stopping.is_set():
+                    break
+                self._enter("waiting")
+                await self._gate.wait(delay_s)
+        finally:
+            self._answer_replaced(False)
         self._enter("closed")
 
     def status(self) -> ConnectionStatus:
@@ -224,6 +315,7 @@ class Link:
             state=self._state,
             since_us=self._since_us,
             reconnects=max(0, self._connections - 1),
+            rotations=self._rotations,
             messages=self.messages,
             bytes=self.bytes,
             malformed=self.malformed,
@@ -234,9 +326,10 @@ class Link:
     def look_at_tracks(self) -> None:
         """Report holes, silent subscriptions, exchange times and latencies, as of now."""
         now_s = self._clock.monotonic_s()
-        if self.messages != self._messages_seen:
-            self._messages_seen = self.messages
-            self._last_frame_s = now_s
+        for line in self._lines:
+            if line.messages != line.messages_seen:
+                line.messages_seen = line.messages
+                line.last_frame_s = self._last_frame_s = now_s
         for track in self.tracks:
             track.due(now_s)
             newest_us = track.sample()
@@ -245,17 +338,13 @@ class Link:
             if track.state != "live":
                 self._look_for_first_data(track, now_s)
 
-    def look_for_a_reason_to_leave(self) -> None:
-        """Have the connection replaced where it is deaf, or about to reach the end of its life."""
+    def _look_for_a_reason_to_leave(self, line: Line) -> None:
+        """Have the connection left where it is deaf."""
         now_s = self._clock.monotonic_s()
         limit_s = stall_limit_s(self._settings.stall_timeout_s, self._fruitless)
-        if now_s - max(self._opened_s, self._last_frame_s or 0.0) >= limit_s:
+        if now_s - max(line.opened_s, line.last_frame_s or 0.0) >= limit_s:
             self._log.warning("feed.connection_stalled", silent_s=limit_s)
             self.leave("stall")
-        elif now_s >= self._rotate_s:
-            self._log.info("feed.connection_rotated", age_s=round(now_s - self._opened_s))
-            # With make-before-break, the next connection would be opened before this one is closed.
-            self.leave("rotation")
 
     async def _attempt(self) -> float:
         """Open a connection and stay with it to its end; return how long to wait before the next one, in seconds."""
@@ -267,10 +356,12 @@ class Link:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 - a bug costs a reconnect, not the process; it is logged as one
             return self._failed(error)
+        finally:
+            self._forget_lines()
         return 0.0 if ending is None else self._ended(ending)
 
     async def _serve(self) -> Ending | None:
-        """Open a connection and stay with it; return how it ended, or None where the feed stopped before."""
+        """Open a connection and stay with it and its successors; return how the last ended, None before the first."""
         self._enter("connecting")
         self.asking = None
         self._refused.clear()
@@ -279,81 +370,260 @@ class Link:
         self._messages_before = self.messages
         for track in self.tracks:
             track.begin()
-        if self._receiver is None:
-            return None
         self._wake.clear()
-        try:
-            async with asyncio.timeout(None) as self._opening:
-                address = self.url if self._find_address is None else await self._find_address()
-                connection = await open_connection(
-                    address, self._receiver, settings=self._settings, now_us=self._clock.now_us
-                )
-        except TimeoutError:
+        line: Line | None = self._new_line(self.number)
+        if line is None or not await self._open(line):
             return None
-        finally:
-            self._opening = None
-        self._opened()
-        try:
-            pace = AsyncLimiter(1, 1 / self._exchange.limits.frames_per_s)
-            await self._subscribe(connection, pace)
-            await self._stay(connection, pace)
-        finally:
-            await self._close(connection)
-        if connection.failure is not None:
-            raise connection.failure
-        return connection.ending
-
-    def _opened(self) -> None:
         self._connections += 1
         self._enter("open")
-        self._opened_s = now_s = self._pinged_s = self._clock.monotonic_s()
+        self._begin_life(line)
+        try:
+            await self._subscribe(line)
+            now_s = self._clock.monotonic_s()
+            for track in self.tracks:
+                self._expect(track, now_s)
+        except BaseException:
+            await self._close(line)
+            raise
+        while True:
+            try:
+                await self._stay(line)
+            finally:
+                successor = await self._close(line)
+            connection = line.open_connection
+            if connection.failure is not None and successor is None:
+                raise connection.failure
+            if connection.failure is not None:
+                self._log.error("feed.bug", error=repr(connection.failure), exc_info=connection.failure)
+            if successor is None:
+                return connection.ending
+            line = successor
+
+    def _new_line(self, number: int, *, newer: bool = False) -> Line:
+        line = Line(number, AsyncLimiter(1, 1 / self._exchange.limits.frames_per_s), newer=newer)
+        self._lines.append(line)
+        return line
+
+    def _forget_lines(self) -> None:
+        for line in tuple(self._lines):
+            self._forget(line)
+
+    def _forget(self, line: Line) -> None:
+        if line in self._lines:
+            self._lines.remove(line)
+            self._earlier_messages += line.messages
+            self._earlier_bytes += line.bytes
+
+    async def _open(self, line: Line) -> bool:
+        """Open a connection; return whether it is, and not the feed that stopped before."""
+        if self._receiver is None:
+            return False
+        try:
+            async with asyncio.timeout(None) as opening:
+                if not line.newer:
+                    self._opening = opening
+                address = self.url if self._find_address is None else await self._find_address()
+                line.connection = await open_connection(
+                    address, self._receiver(line), settings=self._settings, now_us=self._clock.now_us
+                )
+        except TimeoutError:
+            return False
+        finally:
+            if not line.newer:
+                self._opening = None
+        line.opened_s = line.pinged_s = self._clock.monotonic_s()
+        self._log.info("feed.connection_opened", url=self.url, subscriptions=len(self.tracks), successor=line.newer)
+        self._record(line, "+", self.url)
+        return True
+
+    def _begin_life(self, line: Line) -> None:
+        """Let a connection be the one that counts."""
+        self._opened_s = line.opened_s
         life_s = self._exchange.limits.connection_life_s
-        self._rotate_s = float("inf") if life_s is None else now_s + rotation_s(life_s, self._random())
-        self._log.info("feed.connection_opened", url=self.url, subscriptions=len(self.tracks))
-        self._record("+", self.url)
+        self._quiet = None
+        if life_s is not None:
+            begin_s = line.opened_s + rotation_s(life_s, self._random())
+            self._quiet = QuietMoment(begin_s, line.opened_s + life_s * (1 - _TOO_LATE_S))
 
-    async def _subscribe(self, connection: Connection, pace: AsyncLimiter) -> None:
+    async def _subscribe(self, line: Line) -> None:
         for frame in self.plan.frames:
-            await self._send(connection, pace, frame)
-        now_s = self._clock.monotonic_s()
-        for track in self.tracks:
-            track.expect(now_s)
-            if isinstance(track, BookTrack):
-                track.renewed_s, track.renewed, track.renewals = now_s, False, 0
+            await self._send(line, frame)
+        line.subscribed_s = self._clock.monotonic_s()
 
-    async def _send(self, connection: Connection, pace: AsyncLimiter, frame: str) -> None:
-        await pace.acquire()
+    def _expect(self, track: Track, now_s: float) -> None:
+        track.expect(now_s)
+        if isinstance(track, BookTrack):
+            track.renewed_s, track.renewed, track.renewals = now_s, False, 0
+
+    async def _send(self, line: Line, frame: str) -> None:
+        await line.pace.acquire()
         frame = self._exchange.stamp(frame, self._clock.now_us())
-        self._record(">", frame)
-        await connection.send(frame)
+        self._record(line, ">", frame)
+        await line.open_connection.send(frame)
 
-    async def _stay(self, connection: Connection, pace: AsyncLimiter) -> None:
+    async def _stay(self, line: Line) -> None:
         """Wait for a reason to leave, with a look at all clocks at each tick. Messages don't pass through here."""
-        ping_s = self._exchange.limits.ping_interval_s
-        ping = self._exchange.ping_frame()
+        connection = line.open_connection
         while connection.ending is None and self._cause is None and not self._gate.stopping.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._tick_s()):
                     await self._wake.wait()
             self._wake.clear()
             self.look_at_tracks()
-            self.look_for_a_reason_to_leave()
+            self._look_for_a_reason_to_leave(line)
+            if self._look_after_successor(line):
+                return
             now_s = self._clock.monotonic_s()
-            if ping is not None and ping_s is not None and now_s - self._pinged_s >= ping_s:
-                self._pinged_s = now_s
-                await self._send(connection, pace, ping)
+            for each in tuple(self._lines):
+                await self._ping(each, now_s)
             for book in tuple(self._impatient):
                 self.renew(book)
             if self._renewals:
-                await self._renew_one(connection, pace)
+                await self._renew_one(line)
             if self._refused and (self.asking is None or now_s - self._asked_s >= self._settings.open_timeout_s):
                 self.asking = self._refused.popleft()
                 self._asked_s = now_s
-                for plan in self._exchange.plan([self.asking.subscription], raw_trades=self._raw_trades):
-                    for frame in plan.frames:
-                        await self._send(connection, pace, frame)
+                await self._ask_for(line, self.asking)
 
-    async def _renew_one(self, connection: Connection, pace: AsyncLimiter) -> None:
+    async def _ask_for(self, line: Line, track: Track) -> None:
+        for plan in self._exchange.plan([track.subscription], raw_trades=self._raw_trades):
+            for frame in plan.frames:
+                await self._send(line, frame)
+
+    async def _ping(self, line: Line, now_s: float) -> None:
+        ping_s = self._exchange.limits.ping_interval_s
+        ping = self._exchange.ping_frame()
+        if ping is None or ping_s is None or line.subscribed_s is None or now_s - line.pinged_s < ping_s:
+            return
+        line.pinged_s = now_s
+        try:
+            await self._send(line, ping)
+        except ConnectionLost:
+            if not line.newer:
+                raise
+
+    # Make-before-break
+
+    def _look_after_successor(self, line: Line) -> bool:
+        """Have a successor opened when it is time for one; return whether it may take over now."""
+        now_s = self._clock.monotonic_s()
+        due = self._quiet is not None and self._quiet.due(now_s, line.messages)
+        if self._raising is None:
+            if (due or self._replace_because is not None) and now_s >= self._raise_at_s:
+                self._replace_because = self._replace_because or "rotation"
+                self._raising = asyncio.create_task(self._raise_successor(line))
+                self._raising.add_done_callback(lambda _: self._wake.set())
+            return False
+        if self._raising.done():
+            self._raising = None
+            return False
+        successor = self._successor
+        if successor is None or successor.overlap is None or successor.subscribed_s is None:
+            return False
+        waited_s = now_s - successor.subscribed_s
+        alive = successor.overlap.acknowledged or successor.messages > 0
+        verdict = successor.overlap.verdict(waited_s, self._settings.overlap_timeout_s, alive=alive)
+        if successor.open_connection.ending is not None:
+            successor.overlap.refused = successor.overlap.refused or "it was closed"
+            verdict = "deaf"
+        if verdict == "deaf":
+            self._log.warning(
+                "feed.successor_given_up",
+                reason=successor.overlap.refused or "it does not deliver what the old connection does",
+                lacking=sorted({track.symbol for track in successor.overlap.lacking()})[:20],
+                waited_s=round(waited_s, 1),
+            )
+            successor.settled.set()
+            self._successor = None
+        self._ready = verdict == "ready"
+        return self._ready
+
+    async def _raise_successor(self, line: Line) -> None:
+        """Open a second connection and have it deliver the same; stay until it has taken over or is given up."""
+        successor: Line | None = None
+        try:
+            # Where the exchange is about to end the connection there is no time to wait for others.
+            alone = nullcontext() if self._replace_because == "exchange_maintenance" else self._gate.allowance.doubling
+            async with alone:
+                if not await self._gate.enter() or line.open_connection.ending is not None:
+                    return
+                successor = self._new_line(self._next_number(), newer=True)
+                overlap = Overlap(
+                    self.tracks,
+                    book_numbered=self._exchange.book_numbered,
+                    cause=self._replace_because or "rotation",
+                )
+                line.overlap = successor.overlap = overlap
+                if await self._open(successor):
+                    await self._subscribe(successor)
+                    overlap.forget_old()
+                    self._successor = successor
+                    self._wake.set()
+                    await successor.settled.wait()
+        except CollectorError as error:
+            away_s = stay_away_s(error)
+            if away_s is not None:
+                self._gate.ban(away_s)
+            self._log.warning("feed.successor_failed", reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug costs this successor; the connection that is there goes on
+            self._log.error("feed.bug", error=repr(error), exc_info=error)
+        finally:
+            if successor is None or successor.newer:
+                # It did not take over.
+                self._raise_at_s = self._clock.monotonic_s() + self._settings.overlap_timeout_s
+                if self._replace_because == "rotation":
+                    self._replace_because = None
+                self._answer_replaced(False)
+                await self._give_up(line, successor)
+
+    async def _give_up(self, line: Line, successor: Line | None) -> None:
+        if successor is None:
+            return
+        if successor.connection is not None:
+            await successor.connection.close()
+            self._record(successor, "-", "given up")
+        if line.overlap is not None:
+            line.overlap.give_up()
+            line.overlap = None
+        successor.overlap = None
+        self._forget(successor)
+
+    def _take_over(self, line: Line, successor: Line) -> None:
+        """Let the successor go on alone; the old connection has ended."""
+        overlap = successor.overlap
+        line.overlap = successor.overlap = None
+        ready, self._ready = self._ready, False
+        cause = self._cause or self._replace_because or ("rotation" if ready else "disconnect")
+        if overlap is not None:
+            for track in overlap.hand_over(ready=ready, cause=cause):
+                track.begin()
+        successor.newer = False
+        self._successor = None
+        self._rotations += 1
+        self._begin_life(successor)
+        now_s = self._clock.monotonic_s()
+        for track in self.tracks:
+            if not track.delivers:
+                self._expect(track, now_s)
+        self._log.info(
+            "feed.connection_replaced",
+            cause=cause,
+            lived_s=round(now_s - line.opened_s, 1),
+            overlapped_s=round(now_s - successor.opened_s, 3),
+        )
+        self._replace_because = None
+        self._raise_at_s = float("-inf")
+        self._cause = None
+        self._answer_replaced(True)
+        successor.settled.set()
+
+    def _answer_replaced(self, succeeded: bool) -> None:
+        waiting, self._replaced = self._replaced, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(succeeded)
+
+    async def _renew_one(self, line: Line) -> None:
         if self._snapshot_pace is not None:
             if not self._snapshot_pace.has_capacity():
                 return
@@ -362,26 +632,52 @@ class Link:
         if book.asked:
             self._log.info("feed.book_renewed", symbol=book.symbol)
             for frame in self._exchange.renewal_frames(book.subscription):
-                await self._send(connection, pace, frame)
+                await self._send(line, frame)
         if self._renewals:
             self._wake.set()
 
-    async def _close(self, connection: Connection) -> None:
+    async def _close(self, line: Line) -> Line | None:
+        """Close a connection; return the successor that has taken over from it."""
+        connection = line.open_connection
         await connection.close()
         # What came since the last tick counts for its connection.
         self.look_at_tracks()
         ending = connection.ending
         sentence = ending.sentence if ending is not None else "closed"
-        self._record("-", sentence)
+        self._record(line, "-", sentence)
+        stopping = self._gate.stopping.is_set()
         self.finished = (
             ending is not None and not ending.ours and ending.code == 1000 and ending.reason == END_OF_RECORDING
         )
-        if not self.finished and not self._gate.stopping.is_set():
+        successor = self._successor
+        usable = (
+            successor is not None
+            and successor.overlap is not None
+            and not successor.overlap.refused
+            and successor.open_connection.ending is None
+        )
+        if successor is not None and usable and not stopping and not self.finished:
+            self._take_over(line, successor)
+            self._forget(line)
+            return successor
+        await self._cancel_successor()
+        if not self.finished and not stopping:
             for track in self.tracks:
-                track.interrupt(self._cause or "disconnect")
+                track.interrupt(self._cause or self._replace_because or "disconnect")
+        return None
+
+    async def _cancel_successor(self) -> None:
+        raising, self._raising, self._successor = self._raising, None, None
+        if raising is not None:
+            raising.cancel()
+            with suppress(asyncio.CancelledError):
+                await raising
 
     def _ended(self, ending: Ending) -> float:
         """Judge a connection that was open and has ended; return the delay before the next one."""
+        self._cause = self._cause or self._replace_because
+        self._replace_because = None
+        self._raise_at_s = float("-inf")
         sentence = ending.sentence
         lived_s = self._clock.monotonic_s() - self._opened_s
         report = self._log.info if self.finished or self._gate.stopping.is_set() else self._log.warning
@@ -456,6 +752,6 @@ class Link:
         self._state = state
         self._since_us = self._clock.now_us()
 
-    def _record(self, kind: str, payload: str) -> None:
+    def _record(self, line: Line, kind: str, payload: str) -> None:
         if self._recorder is not None:
-            self._recorder.frame(self._clock.now_us() * 1000, self.number, kind, payload)
+            self._recorder.frame(self._clock.now_us() * 1000, line.number, kind, payload)

@@ -198,6 +198,7 @@ class BookSync:
         self._numbered = numbered
         self._depth: int | None = None
         self._waiting: deque[BookDelta] = deque(maxlen=max_buffered)
+        self._max_ahead = max_buffered
         self._after_update_id = after_update_id
         # A snapshot is loaded; a delta has followed it.
         self._loaded = False
@@ -218,6 +219,9 @@ class BookSync:
         self._row_received_us = 0
         self._row_top: tuple[list[Level], list[Level]] | None = None
         self._held: list[BookTop | Gap] = []
+        # While two connections deliver the book: changes of the one that is ahead wait for the other to catch up.
+        self._overlap: GapCause | None = None
+        self.ahead: list[BookDelta] = []
 
     @property
     def needs_snapshot(self) -> bool:
@@ -280,6 +284,26 @@ class BookSync:
         self._close_bucket(self._held)
         self._drop(cause, detail)
         self._waiting.clear()
+        self.ahead.clear()
+
+    def begin_overlap(self, cause: GapCause) -> None:
+        """Note that two connections deliver the changes from now on, for this reason, each in its own order."""
+        self._overlap = cause
+
+    def end_overlap(self) -> list[BookTop | Gap]:
+        """Take what is still ahead: nobody else will bring what is missing before it."""
+        out = self._take_held()
+        ahead, self.ahead = self.ahead, []
+        for delta in ahead:
+            verdict = self._rule.judge(delta) if self._loaded else ""
+            if verdict == "apply":
+                self._apply(delta, out)
+            elif verdict == "gap":
+                self._resync(delta, out, "", self._overlap or "sequence")
+            elif not verdict:
+                self._waiting.append(delta)
+        self._overlap = None
+        return out
 
     def finish(self) -> list[BookTop | Gap]:
         """Return what was held back, and the gap of a book that is not whole: the session stops."""
@@ -298,11 +322,28 @@ class BookSync:
         verdict = self._rule.judge(delta)
         if verdict == "apply":
             self._apply(delta, out)
+            if self.ahead:
+                self._catch_up(out)
         elif verdict == "gap":
-            self._resync(delta, out, "")
+            if self._overlap is not None and self._in_step and len(self.ahead) < self._max_ahead:
+                self.ahead.append(delta)
+            else:
+                self._resync(delta, out, "")
+        elif self._overlap is not None:
+            return
         elif self._in_step and self._last_us is not None and delta.timestamp_us > self._last_us:
             # An old update id at a new time repeats nothing: the exchange counts from a lower number.
             self._resync(delta, out, IDS_WENT_BACK)
+
+    def _catch_up(self, out: list[BookTop | Gap]) -> None:
+        """Apply what waited for the change that has just been applied."""
+        ahead, self.ahead = self.ahead, []
+        for delta in ahead:
+            verdict = self._rule.judge(delta) if self._loaded else "gap"
+            if verdict == "apply":
+                self._apply(delta, out)
+            elif verdict == "gap":
+                self.ahead.append(delta)
 
     def _load(self, snapshot: BookSnapshot) -> None:
         self._rule.apply_snapshot(snapshot)
@@ -356,13 +397,13 @@ class BookSync:
         self._row_id = update_id
         self._row_received_us = received_us
 
-    def _resync(self, delta: BookDelta, out: list[BookTop | Gap], detail: str) -> None:
+    def _resync(self, delta: BookDelta, out: list[BookTop | Gap], detail: str, cause: GapCause = "sequence") -> None:
         """Start over from the delta that did not fit: it and those after it wait for a new snapshot.
 
         Where no delta has followed the snapshot yet, the snapshot was too old, and nothing was lost by that.
         """
         self._close_bucket(out)
-        self._drop("sequence" if self._in_step else None, detail)
+        self._drop(cause if self._in_step else None, detail)
         self._waiting.appendleft(delta)
 
     def _drop(self, cause: GapCause | None, detail: str) -> None:

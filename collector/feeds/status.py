@@ -29,6 +29,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     malformed: int
     last_frame_age_s: float | None
     last_error: str
+    rotations: int = 0
+    """How often a successor took over from it without a gap."""
 
 
 class StreamStatus(msgspec.Struct, frozen=True):

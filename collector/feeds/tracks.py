@@ -137,6 +137,9 @@ class Track:
         self._settle()
         self._lost = self._lost or cause
 
+    def overlap(self, cause: GapCause | None) -> None:
+        """Note that two connections deliver the subscription from now on, for this reason; None: one does again."""
+
     def finish(self, until_us: int) -> None:
         """Pass on what was held back, and report what is missing up to now: the feed stops."""
         self._settle()
@@ -207,6 +210,14 @@ class TradeTrack(Track):
             reorder_grace_s=reorder_grace_s,
         )
         self.accept = self.continuity.accept
+
+    @property
+    def numbered(self) -> bool:
+        """Whether ids tell what is missing, and how many."""
+        return self._contiguous
+
+    def overlap(self, cause: GapCause | None) -> None:
+        self.continuity.overlap = cause
 
     def take_past(self, trade: Trade) -> bool:
         """Judge a trade from before the subscription; return whether it fills a gap, so that it is to be recorded."""
@@ -305,6 +316,13 @@ class BookTrack(Track):
         if snapshot.timestamp_us:
             self.last = snapshot
             self.sink.observe(self.symbol, snapshot.timestamp_us)
+
+    def overlap(self, cause: GapCause | None) -> None:
+        if cause is not None:
+            self.sync.begin_overlap(cause)
+        else:
+            self._emit(self.sync.end_overlap())
+            self.asked = self.sync.needs_snapshot and (self.asked or self.sync.waiting > 0)
 
     def due(self, monotonic_s: float) -> None:
         # The hole is reported, with its ids, when the book is whole again.

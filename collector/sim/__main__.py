@@ -37,9 +37,17 @@ def main() -> None:
 @click.option("--symbols", default="BTC_USDT,ETH_USDT", help="Symbols, comma-separated.")
 @click.option("--fault", "faults", multiple=True, help="A fault: kind:key=value,key=value.")
 @click.option("--weight-limit", default=6000, help="REST weight allowed in a minute.")
+@click.option("--connection-life", default=0.0, help="Seconds after which a connection is ended; 0 for never.")
 @click.option("--follow-parent", is_flag=True, help="End when the standard input is closed.")
 def exchange(
-    port: int, seed: int, rate: float, symbols: str, faults: tuple[str, ...], weight_limit: int, follow_parent: bool
+    port: int,
+    seed: int,
+    rate: float,
+    symbols: str,
+    faults: tuple[str, ...],
+    weight_limit: int,
+    connection_life: float,
+    follow_parent: bool,
 ) -> None:
     """Serve the simulated exchange."""
     from collector.sim.exchange import Options, serve_exchange
@@ -51,6 +59,7 @@ def exchange(
         rate=rate,
         faults=[parse_fault(text) for text in faults],
         weight_per_min=weight_limit,
+        connection_life_s=connection_life or None,
     )
 
     async def serve(stop: asyncio.Event) -> None:

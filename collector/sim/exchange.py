@@ -53,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         rate: messages (aggregated trades) in a second, over all symbols.
         weight_per_min: the REST weight allowed in a minute.
         ban_s: how long a ban (418) lasts, in seconds.
+        connection_life_s: after how long the exchange ends a connection, in seconds; None: never.
         max_backlog_bytes: how much may wait for a client that reads too slowly, before it is dropped.
     """
 
@@ -62,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     faults: Sequence[Fault] = ()
     weight_per_min: int = 6000
     ban_s: float = 120
+    connection_life_s: float | None = None
     max_backlog_bytes: int = 256 * 1024 * 1024
 
 
@@ -101,6 +103,7 @@ class SimulatedExchange:
         self._clock = clock
         self._group = group
         self._max_backlog_bytes = options.max_backlog_bytes
+        self._connection_life_s = options.connection_life_s
         self._answers = Answers(self.market)
         self._stopping = asyncio.Event()
         self._clients: set[_Client] = set()
@@ -241,6 +244,8 @@ class SimulatedExchange:
                 record.withheld[kind].add(number - span + 1, number)
             for number in outcome.repeated:
                 record.repeated.add(number - span + 1, number)
+        if outcome.deaf:
+            client.silent.add(channel)
         if outcome.ending is not None:
             self._end(client, outcome.ending)
 
@@ -258,6 +263,15 @@ class SimulatedExchange:
         else:
             code = fault.status if fault.status >= 1000 else _GOING_AWAY
             self._group.create_task(client.connection.close(code, "closed on purpose"))
+
+    async def _end_life(self, client: _Client, seconds: float) -> None:
+        """End a connection that has reached its age, as Binance does after 24 hours."""
+        await self._pause(seconds)
+        if client in self._clients and not self._stopping.is_set():
+            client.record.ending = client.record.ending or "age"
+            self._flush(client)
+            self._forget(client)
+            await client.connection.close(_GOING_AWAY, "the connection is too old")
 
     async def _close_later(self, client: _Client, seconds: float) -> None:
         await self._pause(seconds)
@@ -286,6 +300,8 @@ class SimulatedExchange:
         self._clients.add(client)
         self.counts["connections"] += 1
         self._subscribe(client, _streams_of(path))
+        if self._connection_life_s is not None:
+            self._group.create_task(self._end_life(client, self._connection_life_s))
         try:
             async for message in connection:
                 await self._requested(client, message)
@@ -343,6 +359,7 @@ class SimulatedExchange:
     def _unsubscribe(self, client: _Client, channels: Sequence[str]) -> None:
         for channel in channels:
             client.channels.pop(channel, None)
+            client.silent.discard(channel)
             audience = self._audience.get(channel, [])
             if client in audience:
                 audience.remove(client)

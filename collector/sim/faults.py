@@ -2,8 +2,8 @@
 
 A fault waits until ``after`` occasions that it fits have passed, then happens ``count`` times. What an occasion is:
 
-- for ``drop``, ``close``, ``shutdown``, ``stall``, ``skip``, ``duplicate``, ``reorder``, ``malformed`` and
-  ``oversized``: a message about to be sent;
+- for ``drop``, ``close``, ``shutdown``, ``stall``, ``skip``, ``duplicate``, ``reorder``, ``malformed``, ``oversized``
+  and ``deaf`` (the channel falls silent until it is asked for anew): a message about to be sent;
 - for ``reject`` and ``silent``: a channel asked for; for ``refuse``: a websocket about to be opened;
 - for ``slow``, ``stale``, ``fail``, ``limit`` and ``ban``: a REST request.
 """
@@ -20,14 +20,14 @@ import msgspec
 from collector.errors import UnknownName, UsageError
 
 Kind = Literal[
-    "drop", "close", "shutdown", "stall", "skip", "duplicate", "reorder", "malformed", "oversized",
+    "drop", "close", "shutdown", "stall", "skip", "duplicate", "reorder", "malformed", "oversized", "deaf",
     "reject", "silent", "refuse",
     "slow", "stale", "fail", "limit", "ban",
 ]  # fmt: skip
 KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
-_MESSAGE_KINDS = frozenset(KINDS[:9])
+_MESSAGE_KINDS = frozenset(KINDS[:10])
 _ENDINGS = frozenset({"drop", "close", "shutdown"})
-_REST_KINDS = frozenset(KINDS[12:])
+_REST_KINDS = frozenset(KINDS[13:])
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +75,7 @@ class Outcome(msgspec.Struct):
     out: list[Sent]
     withheld: list[tuple[str, int]] = []
     repeated: list[int] = []
+    deaf: bool = False
     ending: Fault | None = None
 
 
@@ -138,6 +139,10 @@ class Faults:
             elif armed.kind in _ENDINGS:
                 outcome.ending = armed
                 outcome.withheld += [(armed.kind, message.id) for message in queue]
+                return outcome
+            elif armed.kind == "deaf":
+                outcome.deaf = True
+                outcome.withheld += [("deaf", message.id) for message in queue]
                 return outcome
             elif armed.kind == "stall":
                 self._stalls.append((armed, now_s + armed.seconds))

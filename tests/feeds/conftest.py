@@ -209,6 +209,7 @@ class Bench:
             "reorder_grace_s": 0.1,
             "close_timeout_s": 0.5,
             "snapshots_per_s": 1000,
+            "overlap_timeout_s": 1.5,
         }
         return config.Feed(**{**quick, **changes})
 

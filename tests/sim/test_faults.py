@@ -177,7 +177,7 @@ def test_what_is_armed_is_told_with_what_is_left() -> None:
 
 
 kinds = st.sampled_from(
-    ["stall", "skip", "duplicate", "reorder", "malformed", "oversized", "drop", "close", "shutdown"]
+    ["stall", "skip", "duplicate", "reorder", "malformed", "oversized", "deaf", "drop", "close", "shutdown"]
 )
 some = st.builds(
     lambda kind, after, count, n: Fault(kind=kind, after=after, count=count, n=n, size=10, seconds=3),
