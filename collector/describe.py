@@ -169,6 +169,7 @@ def _describe_link(connection: ConnectionStatus) -> LinkStatus:
         malformed=connection.malformed,
         last_frame_age_s=connection.last_frame_age_s,
         last_error=connection.last_error,
+        rotations=connection.rotations,
     )
 
 

@@ -139,6 +139,8 @@ METRICS: tuple[Metric, ...] = (
            _each_link(lambda link: link.state == "open")),
     Metric("collector_connection_reconnects_total", "counter", "How often the websocket was opened again.", _PER_LINK,
            _each_link(lambda link: link.reconnects)),
+    Metric("collector_connection_rotations_total", "counter", "How often a second websocket took over without a gap.",
+           _PER_LINK, _each_link(lambda link: link.rotations)),
     Metric("collector_connection_messages_total", "counter", "Messages that came over the websocket.", _PER_LINK,
            _each_link(lambda link: link.messages)),
     Metric("collector_connection_bytes_total", "counter", "Bytes that came over the websocket.", _PER_LINK,

@@ -61,6 +61,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     malformed: int = 0
     last_frame_age_s: float | None = None
     last_error: str = ""
+    rotations: int = 0
+    """How often a second connection took over from it without a gap."""
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
