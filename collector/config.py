@@ -161,6 +161,7 @@ class Api(_Section):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8780
+    dashboard: bool = True
     max_body_bytes: Count = 1_048_576
     request_timeout_s: Seconds = 30
     max_streams: Count = 64

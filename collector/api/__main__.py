@@ -16,12 +16,14 @@ from collections.abc import Iterator
 import uvicorn
 
 from collector.api.app import create_app
-from collector.api.security import ensure_token
+from collector.api.dashboard.mount import Switch
+from collector.api.security import Guard, ensure_token
 from collector.config import Config
 
 _KEEP_ALIVE_S = 5
 _MAX_CONNECTIONS = 256
 _STOP_TIMEOUT_S = 3
+_WARM_UP_AFTER_S = 3.0
 _NICENESS = 10  # whoever reads waits rather than the daemon that collects
 
 
@@ -33,9 +35,10 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(config: Config, listening: socket.socket) -> None:
+    app = create_app(config, token=ensure_token(config.daemon.data_dir))
     server = _Server(
         uvicorn.Config(
-            create_app(config, token=ensure_token(config.daemon.data_dir)),
+            app,
             access_log=False,
             log_level="warning",
             lifespan="off",
@@ -49,7 +52,18 @@ async def _serve(config: Config, listening: socket.socket) -> None:
     watch = loop.run_in_executor(None, sys.stdin.buffer.read)
     watch.add_done_callback(lambda _: setattr(server, "should_exit", True))
     print("ready", flush=True)
+    warming = asyncio.create_task(_warm_up(app))
     await server.serve(sockets=[listening])
+    warming.cancel()
+    if isinstance(app.app, Switch):
+        await app.app.close()
+
+
+async def _warm_up(app: Guard) -> None:
+    """Have the dashboard ready before its first visitor, once the start's own work is done."""
+    await asyncio.sleep(_WARM_UP_AFTER_S)
+    if isinstance(app.app, Switch):
+        await app.app.prepare()
 
 
 def main() -> None:

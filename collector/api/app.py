@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
 from collector.api.context import Context
 from collector.api.daemon_client import DaemonClient
+from collector.api.dashboard.mount import Switch
 from collector.api.index import SessionIndex
 from collector.api.problems import RESPONSES, answer_with_problems
 from collector.api.routes import health, live, sessions
@@ -24,7 +25,7 @@ Every request takes `Authorization: Bearer TOKEN` (`collector dashboard --token`
 """
 
 
-def create_app(config: Config, *, token: str) -> ASGIApp:
+def create_app(config: Config, *, token: str) -> Guard:
     """Build the application of a data directory.
 
     Args:
@@ -40,7 +41,7 @@ def create_app(config: Config, *, token: str) -> ASGIApp:
         openapi_url="/api/openapi.json",
         responses=RESPONSES,
     )
-    app.state.context = Context(
+    app.state.context = context = Context(
         config=config,
         daemon=DaemonClient(data_dir),
         index=SessionIndex(data_dir),
@@ -51,8 +52,17 @@ def create_app(config: Config, *, token: str) -> ASGIApp:
     app.include_router(sessions.router)
     app.include_router(live.router)
     return Guard(
-        app,
+        Switch(app, _dashboard_of(context) if config.api.dashboard else None),
         token=token,
         max_body_bytes=config.api.max_body_bytes,
         timeout_s=config.api.request_timeout_s,
     )
+
+
+def _dashboard_of(context: Context) -> Callable[[], FastAPI]:
+    def make() -> FastAPI:
+        from collector.api.dashboard.application import create_dashboard
+
+        return create_dashboard(context)
+
+    return make

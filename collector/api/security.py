@@ -11,12 +11,12 @@ import asyncio
 import hmac
 import os
 import secrets
-from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.api.problems import send_problem
@@ -26,7 +26,23 @@ TOKEN_FILE = "api.token"  # noqa: S105  a file's name
 COOKIE = "collector_token"
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_COOKIE_AGE_S = 30 * 86400
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>collector</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{font:16px system-ui,sans-serif;background:#0d1117;color:#e6e9ee;display:grid;place-items:center;height:90vh}
+form{background:#161b22;border:1px solid #2b323c;border-radius:10px;padding:28px;max-width:380px}
+input,button{font:inherit;width:100%;box-sizing:border-box;padding:9px;margin-top:10px;border-radius:6px;
+border:1px solid #3b4350;background:#0d1117;color:inherit}button{background:#3b6fd4;border:0;cursor:pointer}
+p{color:#9aa4b2;line-height:1.45}code{color:#e6e9ee}</style>
+<form method="get" action="/"><b>collector</b>
+<p>This dashboard takes a key. <code>collector dashboard</code> prints an address that has it, and
+<code>collector dashboard --token</code> the key alone.</p>
+<label for="key">Key</label>
+<input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
+<button>Open</button></form></html>
+"""
 
 
 def token_path(data_dir: Path) -> Path:
@@ -59,7 +75,6 @@ class Guard:
 
     Args:
         token: what ``Authorization: Bearer`` must name; browsers have it in a cookie that scripts cannot read.
-        page: tells whether a path is a page, whose visitor is shown how to log in instead of a bare 401.
         max_body_bytes: how long a request's body may be.
         timeout_s: for how long a request may be sent; answers may stream for longer.
     """
@@ -70,35 +85,52 @@ class Guard:
         *,
         token: str,
         hosts: frozenset[str] = frozenset(),
-        page: Callable[[str], bool] = lambda _: False,
         max_body_bytes: int = 1_048_576,
         timeout_s: float = 30.0,
     ) -> None:
-        self._app = app
+        self.app = app
         self._token = token
         self._hosts = LOOPBACK | hosts
-        self._page = page
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        if scope["type"] == "http" and scope["method"] == "GET" and await self._let_in(scope, receive, send):
+            return
         refusal = self._refusal(scope, headers)
+        if refusal is not None and refusal[0] == 401 and "text/html" in headers.get("accept", ""):
+            await HTMLResponse(LOGIN_PAGE, 401)(scope, receive, send)
+            return
         if refusal is not None:
             await self._refuse(scope, receive, send, *refusal)
             return
         if scope["type"] == "websocket":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body_bytes:
             await send_problem(scope, receive, send, 413, f"A request's body is at most {self._max_body_bytes} bytes.")
             return
-        await self._app(scope, _Bounded(receive, self._max_body_bytes, self._timeout_s), send)
+        await self.app(scope, _Bounded(receive, self._max_body_bytes, self._timeout_s), send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Take the key of an address that a person opened into a cookie, and show the page without it."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        given = query.get("key", [""])[0]
+        host = Headers(scope=scope).get("host", "")
+        if scope["path"].startswith("/api/") or not given or _name_of(host) not in self._hosts:
+            return False
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            return False
+        answer = RedirectResponse(scope["path"], 303)
+        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", max_age=_COOKIE_AGE_S)
+        await answer(scope, receive, send)
+        return True
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """Return status, sentence and hint where a request is not to be answered."""
@@ -109,7 +141,7 @@ class Guard:
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS
         if origin is not None and changes and urlsplit(origin).netloc.casefold() != headers["host"].casefold():
             return 403, "Requests of other sites' pages are refused.", ""
-        if scope["path"] in OPEN_PATHS or self._is_known(headers) or self._page(scope["path"]):
+        if scope["path"] in OPEN_PATHS or self._is_known(headers):
             return None
         hint = "Send `Authorization: Bearer` with the token that `collector dashboard --token` prints."
         return 401, "This takes the API's token.", hint

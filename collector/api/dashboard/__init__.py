@@ -1,0 +1,1 @@
+"""The dashboard: pages over what the API reads, served by the same process, with nothing from the internet."""
