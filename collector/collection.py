@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from collector.clock import Clock
 from collector.config import Config
 from collector.describe import Rates, describe_session
 from collector.errors import ConnectionLost, UsageError
+from collector.events import Gap
 from collector.exchanges.base import Exchange, Listing
 from collector.exchanges.registry import create_exchange, exchange_class
+from collector.exchanges.selection import choose_symbols, is_rule, parse_selector
 from collector.feeds.allowance import Allowances, allowance_of
 from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
-from collector.feeds.rest import Rest
+from collector.feeds.rest import Rest, fetch_volumes
+from collector.feeds.sink import ResumePoint
 from collector.orders import choose_listings, subscriptions_of
 from collector.reading.csv_rows import CsvHistory
 from collector.requests import StartRequest
@@ -34,7 +38,7 @@ from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
-from collector.streams import PRICES, Stream, stream_of
+from collector.streams import ORDERBOOK, PRICES, Stream, stream_of
 
 RAW_FILE = "raw.rec"
 
@@ -120,7 +124,9 @@ class Collection:
         )
         self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url, allowance=allowance)
         try:
-            listings = choose_listings(dialect, await self._ask_listing(dialect), manifest.symbols)
+            listed = await self._ask_listing(dialect)
+            await self._resolve_symbols(listed)
+            listings = choose_listings(dialect, listed, manifest.symbols, going_on=self._order.go_on)
             exchange = create_exchange(manifest.exchange, listings)
             if self._order.ws_url or self._order.rest_url:
                 manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
@@ -137,9 +143,10 @@ class Collection:
         except BaseException:
             await self._rest.close()
             raise
+        self._give_up_vanished(exchange)
         self._feed = Feed(
             exchange,
-            subscriptions_of(manifest.symbols, manifest.data_types, exchange),
+            subscriptions_of(list(exchange.native_of), manifest.data_types, exchange),
             self._session.buffer,
             config=settings,
             clock=parts.clock,
@@ -152,6 +159,36 @@ class Collection:
             recorder=self._recorder,
             rest=self._rest,
             allowance=allowance,
+        )
+
+    def _give_up_vanished(self, exchange: Exchange) -> None:
+        """Say in the ledger what a session that goes on can't collect any more; its other symbols are."""
+        points = self.session.resume_points()
+        for symbol in self._manifest.symbols:
+            if symbol in exchange.native_of:
+                continue
+            point = points.get(symbol, ResumePoint())
+            for stream in self._manifest.data_types:
+                since_us = {PRICES.name: point.last_trade_us, ORDERBOOK.name: point.last_book_us}.get(stream)
+                detail = f"{exchange.name} does not trade {symbol} any more."
+                gap = Gap(symbol, stream, "rejected", since_us or point.last_event_us, None, detail=detail)
+                self.session.buffer.add_gap(gap)
+            self._parts.log.warning("data_collection.symbol_vanished", symbol=symbol, exchange=exchange.name)
+
+    async def _resolve_symbols(self, listed: Sequence[Listing]) -> None:
+        """Put the symbols in place of the rules that stand for them; the manifest keeps what was found."""
+        manifest = self._manifest
+        if self._rest is None or not any(map(is_rule, manifest.symbols)):
+            return
+        volumes: dict[str, Decimal] = {}
+        if any(selector and selector.count is not None for selector in map(parse_selector, manifest.symbols)):
+            volumes = await fetch_volumes(create_exchange(manifest.exchange, listed), self._rest)
+        manifest.symbols = choose_symbols(
+            manifest.symbols,
+            listed,
+            volumes,
+            limit=self._parts.config.session.max_symbols,
+            exchange=manifest.exchange,
         )
 
     async def _ask_listing(self, dialect: Exchange) -> list[Listing]:

@@ -26,6 +26,7 @@ from collector.control_server import Command, ControlServer, Progress
 from collector.daemon_lock import DaemonLock
 from collector.describe import describe_database, session_row
 from collector.errors import CollectorError, DatabaseUnavailable, UsageError
+from collector.exchanges.selection import is_rule
 from collector.feeds.allowance import Allowances
 from collector.logs import get_log
 from collector.orders import check_order
@@ -283,7 +284,9 @@ class Daemon:
         if self._tasks is None or self._stopping.is_set():
             raise CollectorError("The daemon is stopping.", hint="Start it again, then the session.")
         if self._simulated.is_meant(manifest, order.ws_url or self._configured_url(manifest.exchange)):
-            ws_url, rest_url = await self._simulated.ensure(manifest.symbols)
+            ws_url, rest_url = await self._simulated.ensure(
+                [symbol for symbol in manifest.symbols if not is_rule(symbol)]
+            )
             order = msgspec.structs.replace(order, ws_url=ws_url, rest_url=rest_url)
         collection = Collection(manifest, order, self._parts())
         await collection.prepare()

@@ -10,6 +10,7 @@ from collector.config import Config
 from collector.errors import UnknownName, UsageError
 from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.registry import exchange_class
+from collector.exchanges.selection import parse_selector
 from collector.requests import StartRequest
 from collector.streams import DATA_TYPES, MAX_BOOK_LEVELS
 
@@ -20,6 +21,8 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
     Raises:
         UsageError: something is missing or impossible; UnknownName where a nearest name helps.
     """
+    for symbol in order.symbols:
+        parse_selector(symbol)
     dialect = exchange_class(order.exchange)
     if not order.symbols:
         raise UsageError("A session needs symbols.", hint="For example: --symbols BTC_USDT,ETH_USDT.")
@@ -49,14 +52,22 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
     )
 
 
-def choose_listings(exchange: Exchange, listings: Sequence[Listing], symbols: Sequence[str]) -> list[Listing]:
+def choose_listings(
+    exchange: Exchange, listings: Sequence[Listing], symbols: Sequence[str], *, going_on: bool = False
+) -> list[Listing]:
     """Return the listings of the symbols, in their order.
+
+    Args:
+        going_on: the session has these symbols already: those that are no longer traded are left out, as long as
+            there is another one.
 
     Raises:
         UnknownName: the exchange does not list one of them; the nearest that it lists are named.
         UsageError: one of them is listed, but not traded now.
     """
     by_symbol = {listing.symbol: listing for listing in listings}
+    if going_on and (left := [found for name in symbols if (found := by_symbol.get(name)) and found.active]):
+        return left
     chosen = []
     for symbol in symbols:
         listing = by_symbol.get(symbol)

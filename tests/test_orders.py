@@ -95,3 +95,19 @@ def test_prices_bring_the_exchanges_own_candles_with_them() -> None:
     assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("binance"))] == [*both, "klines"]
     assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("coinbase"))] == both
     assert [s.stream for s in subscriptions_of(["A_B"], ["orderbook"], create_exchange("binance"))] == ["orderbook"]
+
+
+def test_a_misspelt_rule_is_refused_before_anything_is_asked() -> None:
+    """A rule is checked as early as a symbol."""
+    with pytest.raises(UsageError, match="top:50"):
+        check_order(order(symbols=("top:many",)), Config())
+    assert check_order(order(symbols=("top:5",)), Config()).symbols == ("top:5",)
+
+
+def test_a_session_that_goes_on_leaves_out_what_is_no_longer_traded() -> None:
+    """A delisted symbol does not keep the others from going on; where none is left, that is said."""
+    exchange = create_exchange("binance")
+    symbols = ["LUNA_USDT", "ETH_USDT", "GONE_USDT"]
+    assert choose_listings(exchange, LISTINGS, symbols, going_on=True) == [LISTINGS[1]]
+    with pytest.raises(UsageError, match="LUNA_USDT"):
+        choose_listings(exchange, LISTINGS, ["LUNA_USDT"], going_on=True)

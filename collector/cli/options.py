@@ -52,7 +52,18 @@ def parse_symbol(text: str) -> str:
 
 def parse_symbols(text: str) -> tuple[str, ...]:
     """Return comma-separated symbols as ``BASE_QUOTE``, each once, in their order."""
-    symbols = tuple(dict.fromkeys(parse_symbol(part) for part in text.split(",") if part.strip()))
+    return _each_once(text, parse_symbol)
+
+
+def parse_symbols_or_rules(text: str) -> tuple[str, ...]:
+    """Return comma-separated symbols and rules that choose symbols (``top:50``), each once, in their order."""
+    from collector.exchanges.selection import parse_selector
+
+    return _each_once(text, lambda part: part.strip().lower() if parse_selector(part) else parse_symbol(part))
+
+
+def _each_once(text: str, read: Callable[[str], str]) -> tuple[str, ...]:
+    symbols = tuple(dict.fromkeys(read(part) for part in text.split(",") if part.strip()))
     if not symbols:
         raise UsageError("No symbol was given.", hint="Write them as BTC_USDT,ETH_USDT.")
     return symbols
@@ -139,6 +150,7 @@ def _data_type_names() -> Sequence[str]:
 
 EXCHANGE = _Checked("exchange", check_exchange, _exchange_names)
 SYMBOLS = _Checked("symbols", parse_symbols, lambda: ("BTC_USDT", "ETH_USDT"))
+SYMBOLS_OR_RULES = _Checked("symbols", parse_symbols_or_rules, lambda: ("BTC_USDT", "ETH_USDT", "top:50", "all:USDT"))
 DATA_TYPES = _Checked("data_types", parse_data_types, _data_type_names)
 DURATION = _Checked("duration", parse_duration)
 LABEL = _Checked("text", check_label)

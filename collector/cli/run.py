@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collector.cli.options import EXCHANGE, SYMBOLS, config_option, data_dir_option
+from collector.cli.options import EXCHANGE, SYMBOLS_OR_RULES, config_option, data_dir_option
 from collector.cli.output import EXIT_FAILED
 from collector.errors import CollectorError, ConnectionLost, DaemonNotRunning, ExchangeRefused
 from collector.streams import DATA_TYPES
@@ -33,7 +33,9 @@ _POLL_S = 0.1
 
 @click.command()
 @click.option("--exchange", type=EXCHANGE, default="binance", show_default=True, help="Exchange to collect from.")
-@click.option("--symbols", type=SYMBOLS, default="BTC_USDT,ETH_USDT", show_default=True, help="Symbols to collect.")
+@click.option(
+    "--symbols", type=SYMBOLS_OR_RULES, default="BTC_USDT,ETH_USDT", show_default=True, help="Symbols to collect."
+)
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End by itself after this many seconds."
 )

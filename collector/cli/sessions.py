@@ -15,7 +15,7 @@ from collector.cli.options import (
     LABEL,
     REST_URL,
     SESSION,
-    SYMBOLS,
+    SYMBOLS_OR_RULES,
     WS_URL,
     data_dir_of,
     json_option,
@@ -35,7 +35,12 @@ _WATCH_PLAIN_INTERVAL_S = 5.0
 
 @click.command()
 @click.option("--exchange", type=EXCHANGE, required=True, help="Exchange: binance, …; sim is the simulated one.")
-@click.option("--symbols", type=SYMBOLS, required=True, help="Symbols, comma-separated: BTC_USDT,ETH_USDT.")
+@click.option(
+    "--symbols",
+    type=SYMBOLS_OR_RULES,
+    required=True,
+    help="Comma-separated: BTC_USDT,ETH_USDT; top:50 or top:50:EUR by 24 h volume; all:USDT.",
+)
 @click.option("--data-types", type=DATA_TYPES, help="prices,orderbook or one of them.  [default: session.data_types]")
 @click.option("--duration", "duration_s", type=DURATION, help="Stop after 90s, 15m, 1h, 2d.  [default: never]")
 @click.option("--label", type=LABEL, default="", help="A note of your own, kept with the session.")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 
 import httpx
 
 from collector.clock import Clock
-from collector.errors import ConfigError, ConnectionLost, ExchangeRefused
+from collector.errors import ConfigError, ConnectionLost, ExchangeRefused, UsageError
 from collector.exchanges.base import Exchange, Listing, Request
 from collector.feeds.allowance import RestAllowance
 from collector.feeds.backoff import parse_retry_after, stay_away_s
@@ -154,6 +155,33 @@ class Rest:
                 status=429,
                 retry_after_s=remaining,
             )
+
+
+async def fetch_volumes(exchange: Exchange, rest: Rest) -> dict[str, Decimal]:
+    """Return what each instrument traded in 24 hours, in quote currency, by native spelling.
+
+    Args:
+        exchange: made for all of its listings.
+
+    Raises:
+        UsageError: the exchange doesn't say it.
+        ExchangeRefused, ConnectionLost: as ``Rest.get``.
+        MessageError: an answer cannot be read.
+    """
+    request = exchange.volumes_request()
+    if request is None:
+        raise UsageError(
+            f"{exchange.name} does not say what was traded in 24 hours, so there is no top:N.",
+            hint="Name the symbols, or write all:USDT for all of a quote currency.",
+        )
+    volumes: dict[str, Decimal] = {}
+    for _ in range(_MAX_PAGES):
+        if request is None:
+            break
+        body = await rest.get(request)
+        volumes.update(exchange.parse_volumes(body))
+        request = exchange.next_volumes_request(request, body)
+    return volumes
 
 
 async def fetch_listing(exchange: Exchange, rest: Rest) -> list[Listing]:

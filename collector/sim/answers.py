@@ -89,7 +89,9 @@ class Answers:
             except Refused:
                 limit = 0
             return next((weight for most, weight in _DEPTH_WEIGHTS if limit <= most), 250)
-        return {"/api/v3/exchangeInfo": 20, "/api/v3/aggTrades": 4, "/api/v3/klines": 2}.get(path, 1)
+        return {"/api/v3/exchangeInfo": 20, "/api/v3/aggTrades": 4, "/api/v3/klines": 2, "/api/v3/ticker/24hr": 80}.get(
+            path, 1
+        )
 
     async def answer(self, path: str, params: Mapping[str, str], now_us: int, fault: Fault | None) -> Reply:
         """Answer a request; a fault of the kind ``stale`` makes the book an old one."""
@@ -112,6 +114,8 @@ class Answers:
             return self._trades(params, now_us)
         if path == "/api/v3/klines":
             return await self._klines(params, now_us)
+        if path == "/api/v3/ticker/24hr":
+            return await self._day(now_us)
         raise Refused(-1, f"There is no {path}.", 404)
 
     def _depth(self, params: Mapping[str, str], now_us: int, fault: Fault | None) -> Reply:
@@ -159,6 +163,16 @@ class Answers:
                 rows.append(dialect.kline_row(instrument, (start_us, start_us + interval_us), fold))
             start_us += interval_us
             await asyncio.sleep(0)  # a candle of the past is worked out anew: others must not wait for a thousand
+        return Reply(200, msgspec.json.encode(rows))
+
+    async def _day(self, now_us: int) -> Reply:
+        """Answer what was traded in 24 hours: the last whole minute's, 1440 times, as the day itself takes too long."""
+        rows = []
+        minute_us = INTERVALS_US["1m"]
+        start_us = now_us // minute_us * minute_us - minute_us
+        for instrument in self._market.by_native.values():
+            rows.append(dialect.day_row(instrument, instrument.minute(start_us), 1440))
+            await asyncio.sleep(0)
         return Reply(200, msgspec.json.encode(rows))
 
     def _instrument(self, params: Mapping[str, str]) -> Instrument:

@@ -75,6 +75,15 @@ def kline_row(instrument: Instrument, span_us: tuple[int, int], fold: Fold) -> l
     return [times[0], o, h, low, c, volume, times[1], quote, fold.trades_count, taker, taker_quote, "0"]
 
 
+def day_row(instrument: Instrument, fold: Fold | None, times: int) -> dict[str, object]:
+    """Return a row of the REST answer to ``ticker/24hr``, for what was traded in a span, so many times."""
+    row: dict[str, object] = {"symbol": instrument.native, "volume": "0", "quoteVolume": "0", "count": 0}
+    if fold is None:
+        return row
+    volume, quote = instrument.lot_text(fold.lots * times), instrument.quote_text(fold.quote * times)
+    return {**row, "volume": volume, "quoteVolume": quote, "count": fold.trades_count * times}
+
+
 def trade_row(instrument: Instrument, trade: Print) -> dict[str, object]:
     """Return a row of the REST answer to ``aggTrades``."""
     return {

@@ -17,6 +17,7 @@ from collector.cli.options import (
     parse_speed,
     parse_symbol,
     parse_symbols,
+    parse_symbols_or_rules,
 )
 from collector.errors import CollectorError, ConfigError, UsageError
 
@@ -93,6 +94,14 @@ def test_any_text_is_a_symbol_that_parses_to_itself_or_an_error(text: str) -> No
     assert parse_symbol(symbol) == symbol
     assert "/" not in symbol
     assert "." not in symbol
+
+
+def test_rules_are_known_among_symbols() -> None:
+    """A rule stands beside symbols, in any case; a misspelt one is refused, and so is one where only symbols go."""
+    assert parse_symbols_or_rules("TOP:5, btc-usdt,all:EUR") == ("top:5", "BTC_USDT", "all:eur")
+    for read, text in ((parse_symbols_or_rules, "top:x"), (parse_symbols, "top:5")):
+        with pytest.raises(UsageError):
+            read(text)
 
 
 def test_symbols_come_once_in_their_order() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from collector.clock import ManualClock
-from collector.errors import ConfigError, ConnectionLost, ExchangeRefused, MessageError
+from collector.errors import ConfigError, ConnectionLost, ExchangeRefused, MessageError, UsageError
 from collector.exchanges.base import Limits, Request
 from collector.exchanges.binance import Binance
 from collector.exchanges.okx import Okx
 from collector.feeds.allowance import Allowance
-from collector.feeds.rest import Rest, fetch_listing
+from collector.feeds.rest import Rest, fetch_listing, fetch_volumes
 
 
 async def _unused(*_: Any) -> None:
@@ -287,5 +287,23 @@ def test_a_listing_of_several_pages_is_one(bench: Any, run: Any) -> None:
                 "BTC_USDT-SWAP",
             ]
             assert [path.partition("instType=")[2] for path in server.requests] == ["SPOT", "SWAP", "FUTURES"]
+
+    run(scenario())
+
+
+def test_volumes_of_several_pages_are_one(bench: Any, run: Any) -> None:
+    """Each page is asked for in turn; an exchange that gives no volumes says so, with what to do."""
+
+    async def scenario() -> None:
+        async with bench.serving(_unused) as server, rest(server.rest_url, max_bytes=10_000) as client:
+            row = {"instType": "SPOT", "instId": "BTC-USDT", "volCcy24h": "5"}
+            body = json.dumps({"code": "0", "msg": "", "data": [row]}).encode()
+            server.rest = lambda _: (200, {}, body)
+            assert await fetch_volumes(Okx(), client) == {"BTC-USDT": 5}
+            assert [path.partition("instType=")[2] for path in server.requests] == ["SPOT", "SWAP", "FUTURES"]
+            silent = Okx()
+            silent.volumes_request = lambda: None  # type: ignore[method-assign]
+            with pytest.raises(UsageError, match="all:USDT"):
+                await fetch_volumes(silent, client)
 
     run(scenario())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -189,3 +190,14 @@ def test_someone_can_be_sent_away() -> None:
     assert refused is not None
     assert (refused.status, refused.retry_after_s) == (418, 5)
     assert weights.charge(1, 70.0) is None
+
+
+def test_what_was_traded_in_a_day(market: Market, instrument: Instrument) -> None:
+    """Each instrument has the last whole minute's volume, 1440 times."""
+    rows = {row["symbol"]: row for row in ask(market, "ticker/24hr")}
+    assert list(rows) == ["BTCUSDT", "ETHUSDT"]
+    fold = instrument.minute(NOW_US // MINUTE_US * MINUTE_US - MINUTE_US)
+    assert fold is not None
+    assert Decimal(rows["BTCUSDT"]["quoteVolume"]) == 1440 * Decimal(instrument.quote_text(fold.quote))
+    assert Decimal(rows["BTCUSDT"]["volume"]) == 1440 * Decimal(instrument.lot_text(fold.lots))
+    assert rows["BTCUSDT"]["count"] == 1440 * fold.trades_count
