@@ -20,17 +20,20 @@ from collector.describe import Rates, describe_session
 from collector.errors import ConnectionLost, UsageError
 from collector.events import Gap
 from collector.exchanges.base import Exchange, Listing
+from collector.exchanges.candle_sources.base import CandleSource
+from collector.exchanges.candle_sources.registry import SOURCES, create_source
 from collector.exchanges.registry import create_exchange, exchange_class
 from collector.exchanges.selection import choose_symbols, is_rule, parse_selector
-from collector.feeds.allowance import Allowances, allowance_of
+from collector.feeds.allowance import Allowance, Allowances, allowance_of
 from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest, fetch_volumes
 from collector.feeds.sink import ResumePoint
 from collector.orders import choose_listings, subscriptions_of
-from collector.reading.csv_rows import CsvHistory
+from collector.reading.csv_rows import CsvHistory, look_up_trades
 from collector.requests import StartRequest
 from collector.session.manifest import Manifest, public_url
+from collector.session.repairer import Repairer
 from collector.session.session import Session, create_manifest
 from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
@@ -74,6 +77,7 @@ class Collection:
         self._feed: Feed | None = None
         self._recorder: Recorder | None = None
         self._session: Session | None = None
+        self._repairer: Repairer | None = None
         self._committed: dict[tuple[str, str | None], int] = {}
 
     @staticmethod
@@ -159,6 +163,26 @@ class Collection:
             recorder=self._recorder,
             rest=self._rest,
             allowance=allowance,
+        )
+
+        self._repairer = self._make_repairer(exchange, listings, allowance)
+
+    def _make_repairer(self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance) -> Repairer | None:
+        if self._rest is None:
+            return None
+        directory = self.session.directory
+        return Repairer(
+            self.session,
+            exchange,
+            self._rest,
+            allowance=allowance,
+            feed=self._feed,
+            look_up=lambda symbol, ids, span: look_up_trades(directory, symbol, ids, span),
+            settings=self._parts.config.repair,
+            clock=self._parts.clock,
+            log=self._parts.log.bind(session=self._manifest.session_id),
+            raw_trades=self._manifest.raw_trades,
+            candles=candle_source_of(exchange, listings),
         )
 
     def _give_up_vanished(self, exchange: Exchange) -> None:
@@ -256,9 +280,16 @@ class Collection:
 
     async def run(self) -> None:
         """Collect until the session ends; whatever happens is the session's state."""
+        over = asyncio.Event()
         try:
             if self._feed is not None:
-                await self.session.run(self._feed)
+                async with asyncio.TaskGroup() as tasks:
+                    if self._repairer is not None and not self._manifest.recording:
+                        tasks.create_task(self._repairer.run(over))
+                    try:
+                        await self.session.run(self._feed)
+                    finally:
+                        over.set()
         except Exception as error:
             # One session's bug must not end the daemon.
             self._parts.log.exception("data_collection.session_error", reason=repr(error))
@@ -304,6 +335,12 @@ class Collection:
 
     def _file_rows(self) -> dict[tuple[str, str], int]:
         return {(file.stream.name, file.symbol or ""): file.rows for file in self.session.stream_files}
+
+
+def candle_source_of(exchange: Exchange, listings: Sequence[Listing]) -> CandleSource | None:
+    """Return the source of an exchange's own minutes; None where it publishes none."""
+    name = exchange.candle_source or exchange.name
+    return create_source(name, listings) if name in SOURCES else None
 
 
 def files_of(directory: Path, manifest: Manifest) -> LogFiles:

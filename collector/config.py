@@ -109,6 +109,18 @@ class Feed(_Section):
     compression: bool = False
 
 
+class Repair(_Section):
+    """Asking an exchange again for trades that were missed."""
+
+    enabled: bool = True
+    interval_s: Seconds = 1
+    max_concurrent: Count = 2
+    max_age_s: Annotated[float, Field(ge=0)] = 7 * 86_400
+    budget_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    backoff_cap_s: Seconds = 60
+    kline_delay_s: Annotated[float, Field(ge=0)] = 10
+
+
 class Endpoint(_Section):
     """Addresses in place of an exchange's own; empty keeps its own."""
 
@@ -201,6 +213,7 @@ class Config(_Section):
     buffer: Buffer = Buffer()
     csv: Csv = Csv()
     feed: Feed = Feed()
+    repair: Repair = Repair()
     exchange: dict[str, Endpoint] = {}
     candles: Candles = Candles()
     questdb: QuestDB = QuestDB()

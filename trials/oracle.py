@@ -20,7 +20,7 @@ from trials.parts import Database, Exchange
 Row = dict[str, str]
 _PAGE = 50_000
 _NAMED = 5
-_MISSING_STATES = ("open", "partial", "unrecoverable")
+_MISSING_STATES = ("open", "unrecoverable")  # what a partial one lacks is in rows of its own
 
 
 @dataclass(frozen=True)

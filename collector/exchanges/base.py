@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -134,6 +134,10 @@ class Exchange(ABC):
     """How to check a book against the checksums that its messages carry; None where they carry none."""
     first_trades_past: bool = False
     """Whether the first message of trades after subscribing holds trades from before, without saying so."""
+    trades_paging: Literal["id", "time", "recent"] = "id"
+    """How trades can be asked for again: from an id on, from a time on, or only the newest ones."""
+    candle_source: str = ""
+    """The source of historical candles whose words the exchange's REST speaks; empty for the one of its own name."""
     klines_say_closed: bool = True
     """Whether a kline says that it is final; where not, it is once the next one has begun."""
 

@@ -227,6 +227,7 @@ class Bitget(Exchange):
     )
     streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = False
+    trades_paging = "recent"
     book_needs_snapshot = False
     klines_say_closed = False
 

@@ -180,6 +180,7 @@ class Bybit(Exchange):
         ping_interval_s=20,
     )
     trade_ids_contiguous = False
+    trades_paging = "recent"
     book_needs_snapshot = False
     deepest_book = 200
 

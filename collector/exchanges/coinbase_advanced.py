@@ -226,6 +226,7 @@ class CoinbaseAdvanced(Exchange):
     )
     streams = STREAMS
     trade_ids_contiguous = True
+    trades_paging = "recent"
     book_needs_snapshot = False
     book_numbered = False
     klines_say_closed = False

@@ -223,6 +223,7 @@ class Gate(Exchange):
     trade_ids_contiguous = True
     snapshot_depth = 100
     deepest_book = 50
+    trades_paging = "recent"
     klines_say_closed = False
     """``w`` says it, but "may be missing", says the documentation."""
 

@@ -260,6 +260,7 @@ class Kraken(Exchange):
     )
     streams = STREAMS
     trade_ids_contiguous = True
+    trades_paging = "time"
     book_needs_snapshot = False
     deepest_book = 100
     book_numbered = False

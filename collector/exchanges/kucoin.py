@@ -246,6 +246,7 @@ class Kucoin(Exchange):
     trade_ids_contiguous = False
     snapshot_depth = 100
     deepest_book = 50
+    trades_paging = "recent"
     klines_say_closed = False
 
     def connection_request(self) -> Request | None:

@@ -14,3 +14,4 @@ class Sim(Binance):
     name = "sim"
     ws_url = "ws://127.0.0.1:8765"
     rest_url = "http://127.0.0.1:8765"
+    candle_source = "binance"

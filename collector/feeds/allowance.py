@@ -71,6 +71,8 @@ class Allowance:
     """
 
     def __init__(self, limits: Limits, clock: Clock, *, snapshots_per_s: float) -> None:
+        self._limits = limits
+        self._spare: AsyncLimiter | None = None
         self.weight = limiter(limits.weight_per_min, _WEIGHT_WINDOW_S)
         self.snapshots = AsyncLimiter(max(1.0, snapshots_per_s), max(1.0, 1 / snapshots_per_s))
         self.connects = limiter(limits.connects_per_5_min, _CONNECTS_WINDOW_S)
@@ -82,6 +84,12 @@ class Allowance:
     async def spend(self, weight: int) -> None:
         """Wait until a request of this weight fits into the minute's budget, and take it."""
         await self.weight.acquire(min(weight, self.weight.max_rate))
+
+    async def leave_room(self, weight: int, share: float) -> None:
+        """Wait, before spending, until all that can wait takes no more than a share of the minute's budget."""
+        if self._spare is None:
+            self._spare = limiter(max(1, int(self._limits.weight_per_min * share)), _WEIGHT_WINDOW_S)
+        await self._spare.acquire(min(weight, self._spare.max_rate))
 
     def hear(self, headers: Mapping[str, str]) -> None:
         """Take no notice of an answer's headers: live feeds stay far below what they count."""

@@ -130,6 +130,29 @@ class TradeContinuity:
             return trade_id == (self._next if self._next is not None else self._expected) or self.knows(trade_id)
         return self.knows(trade_id)
 
+    def holes_in(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return which ids of an inclusive interval this waits for: a trade of theirs would be new."""
+        holes = [*self._known, *self._suspected]
+        parts = [(max(hole.first, first), min(hole.last, last)) for hole in holes]
+        return merge_intervals(part for part in parts if part[0] <= part[1])
+
+    def take_fetched(self, trade: Trade) -> bool:
+        """Count a trade that was asked for as seen; return False where it came by itself meanwhile."""
+        if self._contiguous and isinstance(trade.trade_id, int):
+            first = trade.first_raw_id if trade.last_raw_id == trade.trade_id else None
+            first = trade.trade_id if first is None or first > trade.trade_id else first
+            ids = range(max(first, trade.trade_id - RECENT_IDS), trade.trade_id + 1)
+            fills = [
+                _fill(holes, raw_id, trade.timestamp_us) for raw_id in ids for holes in (self._suspected, self._known)
+            ]
+            return any(fills)
+        if trade.trade_id in self._recent:
+            return False
+        self._recent[trade.trade_id] = None
+        if len(self._recent) > RECENT_IDS:
+            del self._recent[next(iter(self._recent))]
+        return True
+
     def skip(self, trade_id: int, timestamp_us: int | None = None) -> None:
         """Count an id as seen that the exchange gave to something that is no trade of the book."""
         self._judge(trade_id, self._last_us if timestamp_us is None else timestamp_us)

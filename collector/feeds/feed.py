@@ -175,6 +175,16 @@ class Feed:
             banned_s=max(self._rest.banned_s, self._gate.banned_s),
         )
 
+    def holes_in(self, symbol: str, first: int, last: int) -> list[tuple[int, int]]:
+        """Return which ids of an inclusive interval a symbol's trades are still waited for with."""
+        track = self._trades.get(symbol)
+        return track.continuity.holes_in(first, last) if track is not None else []
+
+    def take_fetched(self, trade: Trade) -> bool:
+        """Count a trade that was asked for as seen, so that it is not recorded twice; False where it came meanwhile."""
+        track = self._trades.get(trade.symbol)
+        return track is None or track.continuity.take_fetched(trade)
+
     def _add_track(self, subscription: Subscription, resume: ResumePoint) -> None:
         track = create_track(
             subscription,

@@ -21,6 +21,8 @@ import msgspec
 from collector.candles.aggregator import EXACT, Candle, Ticks
 from collector.errors import LogError
 from collector.events import Trade
+from collector.feeds.continuity import merge_intervals
+from collector.session.repair import Found, Ids, holds
 from collector.storage.csv_log import Released, symbol_folder
 from collector.storage.segments import MAX_LINE_BYTES
 from collector.streams import OHLCV, PRICES, Stream
@@ -314,7 +316,7 @@ def _witnesses(stream: Stream, rows: Sequence[Row]) -> list[int]:
     """
     if stream is PRICES:
         return [int(row[0]) for row in rows if row[8] != "rest"]
-    return [int(row[0]) for row in rows if row[1] == "1m" and row[14] != "rest" and row[15] == "0"]
+    return [int(row[0]) for row in rows if row[1] == "1m" and row[14] == "ws" and row[15] == "0"]
 
 
 def _rows_from(directory: Path, stream: Stream, symbol: str, from_us: int) -> Iterator[list[Row]]:
@@ -381,3 +383,33 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error}.") from error
+
+
+def look_up_trades(directory: Path, symbol: str, ids: Ids, span: tuple[int, int] | None) -> Found:
+    """Say what a session's log has already of trades that are to be asked for.
+
+    Args:
+        ids: inclusive intervals of ids, in order.
+        span: the exchange times between which they lie, where that is known; otherwise the whole log is read.
+
+    Raises:
+        LogError: a file cannot be read.
+    """
+    from_us, to_us = span if span is not None else (0, 0)
+    present: list[tuple[int, int]] = []
+    repaired: list[tuple[int, int]] = []
+    between: set[str] = set()
+    next_id: int | None = None
+    for rows in _rows_from(directory, PRICES, symbol, from_us):
+        for row in rows:
+            at_us, trade_id = int(row[0]), row[5]
+            number = int(trade_id) if trade_id.isdecimal() else None
+            if not ids and from_us <= at_us <= to_us:
+                between.add(trade_id)
+            elif not ids and number is not None and at_us > to_us:
+                next_id = number if next_id is None else min(next_id, number)
+            if ids and number is not None:
+                first = int(row[9]) if row[9] and row[10] == trade_id else number
+                if holds(ids, number) or holds(ids, first):
+                    (repaired if row[8] == "rest" else present).append((min(first, number), number))
+    return Found(merge_intervals(present), merge_intervals(repaired), frozenset(between), next_id)

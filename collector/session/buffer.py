@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from collector.events import BookTop, Gap, Kline, Trade
+from collector.session.gaps import Repair
 
 _MAX_KLINES = 20_000
 _CROWDED_SHARE = 8  # from an eighth of its bound on, a buffer is crowded
@@ -24,6 +25,9 @@ class Batch:
     klines: list[Kline] = field(default_factory=list)
     observed: dict[str, int] = field(default_factory=dict)
     """Per symbol, the newest exchange time that was seen since the swap before."""
+    repairs: list[Repair] = field(default_factory=list)
+    replacements: list[Kline] = field(default_factory=list)
+    """The exchange's own minutes, for those whose trades are not to be had."""
 
     @property
     def rows(self) -> int:
@@ -83,6 +87,8 @@ class SessionBuffer:
         self._books: list[BookTop] = []
         self._gaps: list[Gap] = []
         self._klines: deque[Kline] = deque(maxlen=_MAX_KLINES)
+        self._repairs: list[Repair] = []
+        self._replacements: list[Kline] = []
         self._in_flight = 0
         self._runs: dict[tuple[str, str], _Run] = {}
         self._observed: dict[str, int] = {}
@@ -128,6 +134,14 @@ class SessionBuffer:
             self.klines_dropped += len(self._klines) == _MAX_KLINES
             self._klines.append(kline)
 
+    def add_repair(self, repair: Repair) -> None:
+        """Take what came of a repair; its trades have been added before it."""
+        self._repairs.append(repair)
+
+    def add_replacement(self, kline: Kline) -> None:
+        """Take the exchange's own minute in place of one whose trades are not to be had."""
+        self._replacements.append(kline)
+
     def observe(self, symbol: str, timestamp_us: int) -> None:
         """Learn an exchange time of a symbol; the newest one is in the next batch."""
         if timestamp_us > self._observed.get(symbol, 0):
@@ -140,6 +154,8 @@ class SessionBuffer:
         batch = Batch(self._trades, self._books, self._gaps, list(self._klines), self._observed)
         self._trades, self._books, self._gaps, self._observed = [], [], [], {}
         self._klines.clear()
+        batch.repairs, self._repairs = self._repairs, []
+        batch.replacements, self._replacements = self._replacements, []
         self._in_flight += batch.rows
         return batch
 

@@ -24,7 +24,7 @@ from collector.clock import Clock
 from collector.errors import LogError
 from collector.events import BookTop, Gap, Trade
 from collector.session.buffer import Batch, SessionBuffer
-from collector.session.gaps import Entry, GapLedger
+from collector.session.gaps import Entry, GapLedger, Repair
 from collector.session.rotation import KEPT_STREAMS, NO_ROTATION, RotationRule
 from collector.session.rows import MalformedRow, format_books, format_gap, format_trades, split_malformed
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
@@ -167,6 +167,7 @@ class Flusher:
         self._unsynced_rows = 0
         self._paused_us: dict[tuple[str, str], int] = {}
         self._resumed: dict[tuple[str, str], int] = {}
+        self._repairs: list[Repair] = []
         self._checks = {symbol: KlineCheck(counts_raw=counts_raw) for symbol in candles}
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -307,6 +308,7 @@ class Flusher:
         self._format(batch, outcome)
         try:
             self._append((PRICES.name, ORDERBOOK.name), outcome)
+            self._enter_repairs(batch, outcome)
             self._make_candles(times, final=final and not self._waits(PRICES.name))
             self._compare(batch)
             self._append((OHLCV.name,), outcome)
@@ -316,6 +318,22 @@ class Flusher:
         finally:
             self._sync(outcome)
         return outcome
+
+    def _enter_repairs(self, batch: Batch, outcome: _Outcome) -> None:
+        """Enter what came of repairs once their trades are on the disk: the ledger never promises a row that is not."""
+        self._repairs += batch.repairs
+        if not self._repairs:
+            return
+        self._sync(outcome)
+        waiting = [] if outcome.error is None else self._repairs
+        for repair in self._repairs:
+            if repair not in waiting and self._waits(PRICES.name, repair.symbol):
+                waiting.append(repair)
+        entered = [repair for repair in self._repairs if repair not in waiting]
+        self._repairs = waiting
+        for repair in entered:
+            for entry in self._ledger.repair(repair):
+                self._look_again(entry.symbol, entry.from_us, entry.to_us)
 
     def _format(self, batch: Batch, outcome: _Outcome) -> None:
         """Turn a batch into lines behind those that wait already."""
@@ -349,7 +367,9 @@ class Flusher:
                 return
             content, quotes = format_trades(trades, first_seq)
         if self._resumed:
-            self._note_resumption(symbol, PRICES.name, trades[0].timestamp_us)
+            first = next((trade for trade in trades if trade.source != "rest"), None)
+            if first is not None:
+                self._note_resumption(symbol, PRICES.name, first.timestamp_us)
         pending.add(content, len(trades))
         pending.ticks.append(_Ticks(trades, first_seq, quotes))
 
@@ -475,15 +495,20 @@ class Flusher:
         if gap.cause == "restart" and gap.from_us is None:
             gap = msgspec.structs.replace(gap, from_us=self._paused_us.get((gap.symbol, gap.stream)))
         entry = self._ledger.record(gap, self._clock.now_us())
-        builder = self._candles.get(gap.symbol)
-        from_us = gap.from_us if gap.from_us is not None else gap.to_us
-        if gap.stream == PRICES.name and builder is not None and from_us is not None:
-            to_us = gap.to_us if gap.to_us is not None else from_us
-            try:
-                builder.revise(from_us, to_us + 1)
-            except Exception as error:  # noqa: BLE001  (as above)
-                self._give_up_candles(gap.symbol, error)
+        if gap.stream == PRICES.name:
+            self._look_again(gap.symbol, gap.from_us, gap.to_us)
         return entry
+
+    def _look_again(self, symbol: str, from_us: int | None, to_us: int | None) -> None:
+        """Have the candles of a span of trades made again: its gaps are others now."""
+        builder = self._candles.get(symbol)
+        from_us = from_us if from_us is not None else to_us
+        if builder is None or from_us is None:
+            return
+        try:
+            builder.revise(from_us, (to_us if to_us is not None else from_us) + 1)
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._give_up_candles(symbol, error)
 
     def _note_incidents(self) -> None:
         for incident in self._csv.take_incidents():
@@ -503,11 +528,12 @@ class Flusher:
 
     def _sync(self, outcome: _Outcome) -> None:
         try:
-            outcome.commits = self._csv.sync()
+            outcome.commits += self._csv.sync()
         except LogError as error:
             outcome.error = _worse(outcome.error, error)
         else:
-            outcome.durable, self._unsynced_rows = self._unsynced_rows, 0
+            outcome.durable += self._unsynced_rows
+            self._unsynced_rows = 0
 
     def _rotate(self, now_us: int) -> None:
         """Close the files that are due, as many as fit between two flushes; the rest follow behind the next ones."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,7 @@ from collector.session.resume import without
 from collector.streams import GAPS
 
 _FIELDS = len(GAPS.columns)
-_OPEN_STATES = ("open", "partial")
+_MISSING_STATES = ("open", "unrecoverable")
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +40,27 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     revision: int = 0
 
 
+class Repair(msgspec.Struct, gc=False):
+    """What came of asking for one symbol's missing trades; whoever sends it has sent the trades before it.
+
+    By ids: ``got`` are those whose trades are recorded now, ``present`` those that had been recorded without a repair,
+    ``given_up`` those that are not to be had. ``times`` are exchange times of trades beside them, by id. Without ids,
+    ``gap_id`` names the row, ``rows`` how many trades it was, and ``lost`` the spans of time that are not to be had.
+    With the ``source`` "kline" the candles of that row's minutes are the exchange's own now; its trades stay missing.
+    """
+
+    symbol: str
+    got: list[tuple[int, int]] = []
+    present: list[tuple[int, int]] = []
+    given_up: list[tuple[int, int]] = []
+    times: dict[int, int] = {}
+    gap_id: str = ""
+    rows: int = 0
+    lost: list[tuple[int, int]] = []
+    reason: str = ""
+    source: str = "rest"
+
+
 class GapLedger:
     """All gaps of a session. Written in the log's thread, read and updated from any."""
 
@@ -57,7 +79,7 @@ class GapLedger:
     def open_count(self) -> int:
         """Return how many gaps are neither repaired nor given up."""
         with self._lock:
-            return sum(entry.state in _OPEN_STATES for entry in self._entries.values())
+            return sum(entry.state == "open" for entry in self._entries.values())
 
     def entries(self) -> list[Entry]:
         """Return every gap as it now stands, in the order of detection."""
@@ -119,7 +141,7 @@ class GapLedger:
         for entry in self._entries_of(gap.symbol):
             if (
                 entry.stream == gap.stream
-                and entry.state in _OPEN_STATES
+                and entry.state in _MISSING_STATES
                 and entry.cause != "log_damaged"
                 and entry.from_id is not None
                 and entry.to_id is not None
@@ -175,6 +197,120 @@ class GapLedger:
             )
             return self._put(entry)
 
+    def repair(self, repair: Repair) -> list[Entry]:
+        """Enter what came of asking for missing trades; return the rows as they stood before it.
+
+        A row whose trades are all there now is ``repaired``. Where some are, it is ``partial`` and keeps its bounds,
+        and what is still missing gets rows of its own: ``open`` where it may still be had, ``unrecoverable`` where not.
+        One that nothing came of is ``unrecoverable`` with its bounds.
+        """
+        with self._lock:
+            if repair.gap_id:
+                entry = self._entries.get(repair.gap_id)
+                concerned = [entry] if entry is not None and entry.state in _MISSING_STATES else []
+                for entry in concerned:
+                    self._repair_span(entry, repair)
+                return concerned
+            concerned = self._numbered_gaps(repair)
+            for entry in concerned:
+                self._repair_ids(entry, repair)
+            self._complete_partial(repair.symbol)
+            return concerned
+
+    def _numbered_gaps(self, repair: Repair) -> list[Entry]:
+        spans = [*repair.got, *repair.present, *repair.given_up]
+        return [
+            entry
+            for entry in sorted(self._entries_of(repair.symbol), key=_number_of)
+            if entry.stream == "prices"
+            and entry.state in _MISSING_STATES
+            and entry.cause != "log_damaged"
+            and entry.from_id is not None
+            and entry.to_id is not None
+            and any(first <= entry.to_id and entry.from_id <= last for first, last in spans)
+        ]
+
+    def _repair_ids(self, entry: Entry, repair: Repair) -> None:
+        bounds = (entry.from_id or 0, entry.to_id or 0)
+        rest = without(*bounds, sorted([*repair.got, *repair.present]))
+        not_got = sum(last - first + 1 for first, last in without(*bounds, sorted(repair.got)))
+        rows = entry.repaired_rows + bounds[1] - bounds[0] + 1 - not_got
+        changed: dict[str, Any] = {
+            "repaired_rows": rows,
+            "repaired_from": repair.source if rows else entry.repaired_from,
+        }
+        if not rest:
+            self._revise(entry, state="repaired", detail=entry.detail if entry.state == "open" else "", **changed)
+            return
+        lost = [part for first, last in rest for part in _within(first, last, repair.given_up)]
+        if rest == [bounds]:
+            if lost == rest and entry.state != "unrecoverable":
+                self._revise(entry, state="unrecoverable", detail=repair.reason)
+                return
+            if not lost or entry.state == "unrecoverable":
+                return
+        self._revise(entry, state="partial", **changed)
+        for first, last in sorted([*lost, *(part for span in rest for part in without(*span, lost))]):
+            given_up = entry.state == "unrecoverable" or (first, last) in lost
+            child = _bounded(entry, first, last, gap_id=f"g{self._next_number:06d}", revision=0)
+            self._put(
+                msgspec.structs.replace(
+                    child,
+                    from_us=repair.times.get(first - 1, entry.from_us),
+                    to_us=repair.times.get(last + 1, entry.to_us),
+                    state="unrecoverable" if given_up else "open",
+                    repaired_rows=0,
+                    repaired_from="",
+                    detail=f"of {entry.gap_id}" + (f": {repair.reason}" if given_up and repair.reason else ""),
+                )
+            )
+
+    def _repair_span(self, entry: Entry, repair: Repair) -> None:
+        if repair.source == "kline":
+            self._revise(entry, repaired_from="kline")
+            return
+        rows = entry.repaired_rows + repair.rows
+        source = repair.source if rows else entry.repaired_from
+        if not repair.lost:
+            self._revise(entry, state="repaired", repaired_rows=rows, repaired_from=source)
+            return
+        whole = len(repair.lost) == 1 and repair.lost[0] == (entry.from_us, entry.to_us)
+        if whole and not rows:
+            if entry.state != "unrecoverable":
+                self._revise(entry, state="unrecoverable", detail=repair.reason)
+            return
+        self._revise(entry, state="partial", repaired_rows=rows, repaired_from=source)
+        for from_us, to_us in repair.lost:
+            self._put(
+                msgspec.structs.replace(
+                    entry,
+                    gap_id=f"g{self._next_number:06d}",
+                    from_us=from_us,
+                    to_us=to_us,
+                    expected_rows=None,
+                    state="unrecoverable",
+                    repaired_rows=0,
+                    repaired_from="",
+                    detail=f"of {entry.gap_id}: {repair.reason}",
+                    revision=0,
+                )
+            )
+
+    def _complete_partial(self, symbol: str) -> None:
+        """Call a gap repaired once all that it lacked has come."""
+        entries = self._entries_of(symbol)
+        missing = [entry for entry in entries if entry.state in _MISSING_STATES and entry.from_id is not None]
+        for entry in entries:
+            if entry.state == "partial" and entry.from_id is not None and entry.to_id is not None:
+                first, last = entry.from_id, entry.to_id
+                inside = [one for one in missing if one.stream == entry.stream and one.cause == entry.cause]
+                if not any((one.from_id or 0) <= last and first <= (one.to_id or 0) for one in inside):
+                    rows = entry.expected_rows or entry.repaired_rows
+                    self._revise(entry, state="repaired", repaired_rows=rows)
+
+    def _revise(self, entry: Entry, **changes: Any) -> Entry:
+        return self._put(msgspec.structs.replace(entry, revision=entry.revision + 1, **changes))
+
     def unfinished(self, symbol: str, stream: str) -> list[Entry]:
         """Return the gaps of a symbol's stream that had a begin but no end yet."""
         with self._lock:
@@ -208,18 +344,32 @@ class GapLedger:
                 if entry.stream != stream or entry.cause == "log_damaged" or None in (entry.from_id, entry.to_id):
                     continue
                 ids = (entry.from_id or 0, entry.to_id or 0)
-                if entry.state in _OPEN_STATES:
+                if entry.state == "open":
                     holes.append(ids)
                 elif entry.state == "repaired":
                     holes = [part for first, last in holes for part in without(first, last, [ids])]
         return sorted(holes)
+
+    def missing_ids(self, symbol: str, stream: str) -> list[tuple[int, int]]:
+        """Return the inclusive intervals of ids that are missing, whether or not they may still come."""
+        with self._lock:
+            return sorted(
+                (entry.from_id, entry.to_id)
+                for entry in self._entries_of(symbol)
+                if entry.stream == stream
+                and entry.state in _MISSING_STATES
+                and entry.cause != "log_damaged"
+                and entry.from_id is not None
+                and entry.to_id is not None
+            )
 
     def overlaps(self, symbol: str, from_us: int, to_us: int) -> bool:
         """Say whether trades of a symbol are known to be missing in [from_us, to_us)."""
         with self._lock:
             return any(
                 entry.stream == "prices"
-                and entry.state != "repaired"
+                and entry.state not in ("repaired", "partial")  # what a partial one still lacks is in rows of its own
+                and entry.repaired_from != "kline"  # its candles are whole, though its trades are not
                 and (entry.from_us is not None or entry.to_us is not None)
                 and (entry.from_us is None or entry.from_us < to_us)
                 and (entry.to_us is None or entry.to_us >= from_us)
@@ -264,6 +414,12 @@ class GapLedger:
             self._unfinished[key] = entry.gap_id
         elif self._unfinished.get(key) == entry.gap_id:
             del self._unfinished[key]
+
+
+def _within(first: int, last: int, others: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of an inclusive interval that others cover."""
+    parts = [(max(first, begin), min(last, end)) for begin, end in sorted(others)]
+    return [part for part in parts if part[0] <= part[1]]
 
 
 def _bounded(entry: Entry, first: int, last: int, *, gap_id: str = "", revision: int) -> Entry:

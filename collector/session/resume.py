@@ -37,22 +37,28 @@ def read_tail(rows: Iterable[Sequence[str]], *, settled_before_us: int, known: S
     """
     received = position(PRICES, "received_at")
     trade_id = position(PRICES, "trade_id")
-    rows = list(rows)
-    first_id = {int(row[trade_id]): _first_id(row) for row in rows if row[trade_id].isdecimal()}
-    seen = sorted(
-        (int(row[trade_id]), int(row[0]), int(row[received] or 0)) for row in rows if row[trade_id].isdecimal()
-    )
+    numbered = [row for row in rows if row[trade_id].isdecimal()]
+    first_id = {int(row[trade_id]): _first_id(row) for row in numbered}
+    # What a repair added is of any age: it fills holes, and says nothing about what stood beside it.
+    live = sorted((int(row[trade_id]), int(row[0]), int(row[received] or 0)) for row in numbered if not _fetched(row))
+    fetched = sorted((first_id[int(row[trade_id])], int(row[trade_id])) for row in numbered if _fetched(row))
     holes = [
-        (before + 1, first_id[after] - 1, from_us, to_us)
-        for (before, from_us, _), (after, to_us, at_us) in pairwise(seen)
+        (*part, from_us, to_us)
+        for (before, from_us, _), (after, to_us, at_us) in pairwise(live)
         if first_id[after] > before + 1 and at_us >= settled_before_us
+        for part in without(before + 1, first_id[after] - 1, fetched)
     ]
+    seen = sorted((int(row[trade_id]), int(row[0])) for row in numbered)
     arrived = [
         (number, at_us)
         for first, last in known
-        for number, at_us, _ in seen[bisect_left(seen, (first,)) : bisect_left(seen, (last + 1,))]
+        for number, at_us in seen[bisect_left(seen, (first,)) : bisect_left(seen, (last + 1,))]
     ]
-    return Tail(seen[-1][0] if seen else None, holes, arrived)
+    return Tail(live[-1][0] if live else None, holes, arrived)
+
+
+def _fetched(row: Sequence[str]) -> bool:
+    return row[position(PRICES, "source")] == "rest"
 
 
 def _first_id(row: Sequence[str]) -> int:

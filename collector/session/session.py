@@ -311,7 +311,7 @@ class Session:
         last_update_id: int | None = None
         if book is not None and book.last_row:
             last_update_id = int(book.last_row.split(",")[position(book.stream, "update_id")])
-        times = [_last_us(file) for file in (prices, book)]
+        times = [self._last_us(file) for file in (prices, book)]
         return ResumePoint(
             last_trade_id=last_trade_id,
             holes=tuple(self.ledger.open_holes(symbol, PRICES.name)),
@@ -328,10 +328,13 @@ class Session:
         """
         if not self._numbered:
             return None
-        received = position(PRICES, "received_at")
-        last_received = int(prices.last_row.split(",")[received] or 0)
-        rows = self.csv.tail_rows(prices, lambda row: int(row[received] or 0) >= last_received - TAIL_US)
-        known = self.ledger.open_holes(symbol, PRICES.name)
+        received, source = position(PRICES, "received_at"), position(PRICES, "source")
+        newest = self._last_live_row(prices)
+        last_received = int(newest[received] or 0) if newest is not None else 0
+        rows = self.csv.tail_rows(
+            prices, lambda row: row[source] == "rest" or int(row[received] or 0) >= last_received - TAIL_US
+        )
+        known = self.ledger.missing_ids(symbol, PRICES.name)
         tail = read_tail(rows, settled_before_us=last_received - SETTLED_US, known=known)
         for trade_id, at_us in tail.arrived:
             late = Gap(
@@ -348,9 +351,25 @@ class Session:
                 self.ledger.record(gap, self._clock.now_us())
         return tail.highest
 
+    def _last_live_row(self, file: StreamFile) -> list[str] | None:
+        """Return the last row that came by itself: what a repair added behind it is older."""
+        if file.stream is not PRICES or not file.last_row:
+            return file.last_row.split(",") if file.last_row else None
+        source = position(PRICES, "source")
+        last = file.last_row.split(",")
+        if last[source] != "rest":
+            return last
+        rows = self.csv.tail_rows(file, lambda row: row[source] == "rest")
+        return next((row for row in reversed(rows) if row[source] != "rest"), None)
+
+    def _last_us(self, file: StreamFile | None) -> int | None:
+        """Return the time of a file's last row that came by itself; None where there is none."""
+        row = self._last_live_row(file) if file is not None else None
+        return int(row[0]) if row is not None else None
+
     def _expect_resumption(self, flusher: Flusher) -> None:
         for (stream, symbol), file in self._streams.items():
-            last_us = _last_us(file)
+            last_us = self._points[symbol].last_trade_us if stream == PRICES.name else self._last_us(file)
             if stream in DATA_TYPES and last_us is not None:
                 numbered = stream == ORDERBOOK.name or self._points[symbol].last_trade_id is not None
                 flusher.expect_resumption(symbol, stream, last_us, numbered=numbered)
@@ -385,6 +404,16 @@ class Session:
         finally:
             self._ended.set()
             await asyncio.shield(self._in_log_thread(self.csv.close))
+
+    async def flush(self) -> bool:
+        """Write what is in the buffer now; return whether everything that came before is in the log."""
+        flusher = self._prepared()
+        await flusher.flush()
+        return flusher.health == "ok"
+
+    def takes_rows(self) -> bool:
+        """Say whether rows that are put into the buffer now will be written: not once the session is ending."""
+        return not self._end.is_set() and self._prepared().health != "failed"
 
     def request_stop(self, reason: str = "") -> None:
         """Have the session end: everything that was received is written first. A second request changes nothing."""
@@ -691,11 +720,6 @@ def create_manifest(
 
 
 _ID_COLUMNS = {PRICES.name: "trade_id", ORDERBOOK.name: "update_id"}
-
-
-def _last_us(file: StreamFile | None) -> int | None:
-    """Return the time of a file's last row; None where there is none."""
-    return int(file.last_row.partition(",")[0]) if file is not None and file.last_row else None
 
 
 def _describe(gap: Gap) -> str:

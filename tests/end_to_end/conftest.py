@@ -86,6 +86,11 @@ class Server:
         self.process.wait(timeout=BOUND_S)
 
 
+def _with_repair_off(config: str) -> str:
+    """Leave what is missing missing, for the tests that look at it; those of repair say that they want it."""
+    return config if "[repair]" in config else f"{config}[repair]\nenabled = false\n"
+
+
 class DaemonProcess:
     """``collector up`` in a folder of its own, against the test run's QuestDB as an external server."""
 
@@ -95,7 +100,7 @@ class DaemonProcess:
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._config = folder / "config.toml"
-        self._config.write_text(f"[api]\nenabled = false\n{extra}", encoding="utf-8")
+        self._config.write_text(_with_repair_off(f"[api]\nenabled = false\n{extra}"), encoding="utf-8")
 
     @property
     def pid(self) -> int:

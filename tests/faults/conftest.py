@@ -16,6 +16,8 @@ heartbeat_interval_s = 1
 backoff_initial_s = 0.1
 backoff_cap_s = 1
 snapshots_per_s = 20
+[repair]
+enabled = false
 [questdb]
 request_timeout_s = 2
 check_interval_s = 1
