@@ -87,16 +87,17 @@ def _prepare_questdb(config: Config) -> None:
 
 @contextlib.contextmanager
 def _interrupts_raised() -> Iterator[None]:
-    """Have SIGTERM end the run as Ctrl-C does."""
+    """Have SIGTERM end the run as Ctrl-C does, and Ctrl-C too where a script started us with SIGINT ignored."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -51,11 +51,21 @@ def test_an_exchange_out_of_reach_is_replaced_by_the_simulated_one(place: Path) 
     assert lock_holder(place / "data") is None
 
 
+def ignore_sigint() -> None:
+    """Be as a shell leaves what it starts in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_completes_the_session(place: Path, number: int) -> None:
-    """Flushed, verified, summarised; exit 0; no daemon stays behind."""
+    """Flushed, verified, summarised; exit 0; no daemon stays behind; where SIGINT was ignored at the start, too."""
     with subprocess.Popen(
-        command("--exchange", "sim"), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command("--exchange", "sim"),
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=ignore_sigint,  # noqa: PLW1509 - pytest's process has no other threads that hold locks here
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
