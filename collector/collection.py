@@ -95,6 +95,7 @@ class Collection:
             label=order.label,
             raw_trades=order.raw_trades,
             book_levels=config.orderbook.levels if order.book_levels is None else order.book_levels,
+            ids_ordered=dialect.trade_ids_ordered,
             duration_s=order.duration_s,
             endpoints={
                 "ws": order.ws_url or (endpoint.ws_url if endpoint else "") or dialect.ws_url,
@@ -245,7 +246,7 @@ class Collection:
 
         def make_candles(symbol: str, directory: Path, resumed: bool) -> Aggregator:
             history = CsvHistory(directory, symbol, released=lambda: released_of(symbol))
-            aggregator = Aggregator(symbol, grace_us=grace_us, history=history)
+            aggregator = Aggregator(symbol, grace_us=grace_us, history=history, ids_ordered=manifest.ids_ordered)
             if resumed:
                 aggregator.rebuild(history)
             return aggregator

@@ -41,6 +41,7 @@ class Logging(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     max_bytes: Count = 50_000_000
     backup_count: Count = 10
+    queue_max_records: Count = 10_000
 
 
 class SessionDefaults(_Section):
@@ -83,6 +84,7 @@ class Csv(_Section):
     compress: bool = False
     keep_days: Annotated[float, Field(ge=0)] = 0
     upkeep_interval_s: Seconds = 10
+    reserve_bytes: Annotated[int, Field(ge=0)] = 100_000_000
     spool_rotate_bytes: Count = 16 * 1024 * 1024
     spool_rotate_s: Seconds = 60
     spool_keep_s: Annotated[float, Field(ge=0)] = 1200
@@ -167,6 +169,13 @@ class Sim(_Section):
     faults: list[str] = []
 
 
+class Control(_Section):
+    """The daemon's control socket."""
+
+    max_connections: Count = 64
+    request_timeout_s: Seconds = 10
+
+
 class Api(_Section):
     """The REST API and the dashboard, on loopback."""
 
@@ -174,6 +183,7 @@ class Api(_Section):
     host: str = "127.0.0.1"
     port: Port = 8780
     dashboard: bool = True
+    max_connections: Count = 256
     max_body_bytes: Count = 1_048_576
     request_timeout_s: Seconds = 30
     max_streams: Count = 64
@@ -218,6 +228,7 @@ class Config(_Section):
     candles: Candles = Candles()
     questdb: QuestDB = QuestDB()
     sim: Sim = Sim()
+    control: Control = Control()
     api: Api = Api()
 
 
@@ -247,6 +258,15 @@ def load_config(
         return Config(**merged)
     except ValidationError as error:
         raise _explain(error, path, from_environment) from error
+
+
+def warnings_of(config: Config) -> list[str]:
+    """Return what a configuration asks for in vain, a sentence each."""
+    if not config.csv.enabled and config.questdb.mode == "off":
+        return [
+            'csv.enabled is false, but with questdb.mode = "off" nobody takes the rows over: they stay in CSV for ever.'
+        ]
+    return []
 
 
 def _merge_environment(merged: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from collector.config import Control
 from collector.control import (
     REQUEST_MAX_BYTES,
     Answer,
@@ -30,9 +31,6 @@ Progress = Callable[[Any], None]
 Command = Callable[[dict[str, Any], Progress], Awaitable[Any]]
 """Does what a command asks and returns its result: anything that JSON can say, structs included."""
 
-_CONNECTIONS_MAX = 64
-_REQUEST_TIMEOUT_S = 10.0
-
 
 class ControlServer:
     """Answer the command line over the data directory's Unix socket.
@@ -43,9 +41,23 @@ class ControlServer:
         data_dir: the data directory, whose lock the caller holds.
         commands: what can be asked, by name.
         log: where refused and failed requests are told.
+        settings: how many may ask at once, and how long a request may take to come.
+
+    ``refused_connections`` counts those that were not listened to (too many at once, or another user's);
+    ``refused_commands`` the requests and commands that were answered with an error.
     """
 
-    def __init__(self, data_dir: Path, commands: Mapping[str, Command], *, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        commands: Mapping[str, Command],
+        *,
+        log: FilteringBoundLogger,
+        settings: Control | None = None,
+    ) -> None:
+        self.refused_connections = 0
+        self.refused_commands = 0
+        self._settings = settings or Control()
         self._data_dir = data_dir
         self._commands = commands
         self._log = log
@@ -57,7 +69,7 @@ class ControlServer:
         """Listen; raise CollectorError where the socket cannot be made."""
         try:
             self.path = prepare_socket_path(self._data_dir)
-            listening = _listen(self.path)
+            listening = _listen(self.path, self._settings.max_connections)
         except OSError as error:
             raise CollectorError(f"The control socket of {self._data_dir} cannot be made: {error}.") from error
         self._server = await asyncio.start_unix_server(self._converse, sock=listening, limit=REQUEST_MAX_BYTES)
@@ -77,12 +89,16 @@ class ControlServer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._conversations) >= _CONNECTIONS_MAX or not self._is_own_user(writer):
+        full = len(self._conversations) >= self._settings.max_connections
+        if task is None or full or not self._is_own_user(writer):
+            self.refused_connections += 1
             writer.close()
             return
         self._conversations.add(task)
         try:
-            await self._send(writer, await self._answer(reader, writer))
+            answer = await self._answer(reader, writer)
+            self.refused_commands += answer.error is not None
+            await self._send(writer, answer)
         finally:
             self._conversations.discard(task)
             writer.close()
@@ -101,10 +117,10 @@ class ControlServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Answer:
         try:
-            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(self._settings.request_timeout_s):
                 request = decode_request(await reader.readline())
         except TimeoutError:
-            return _refused(CollectorError(f"No request came within {_REQUEST_TIMEOUT_S:g} s."))
+            return _refused(CollectorError(f"No request came within {self._settings.request_timeout_s:g} s."))
         except ValueError:
             return _refused(CollectorError(f"A request is at most {REQUEST_MAX_BYTES} bytes."))
         except CollectorError as error:
@@ -140,13 +156,13 @@ def _refused(error: CollectorError) -> Answer:
     return Answer(error=Refusal.of(error))
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, backlog: int) -> socket.socket:
     """Bind a socket of mode 0600; its folder is private, so nobody can open it before the mode is set."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(str(path))
         path.chmod(0o600)
-        listening.listen(_CONNECTIONS_MAX)
+        listening.listen(backlog)
         listening.setblocking(False)
     except OSError:
         listening.close()

@@ -21,14 +21,14 @@ from structlog.typing import FilteringBoundLogger
 from collector.api.server import ApiServer
 from collector.clock import Clock, SystemClock
 from collector.collection import Collection, Parts, facts_of, files_of
-from collector.config import Config
+from collector.config import Config, warnings_of
 from collector.control_server import Command, ControlServer, Progress
 from collector.daemon_lock import DaemonLock
 from collector.describe import describe_database, session_row
 from collector.errors import CollectorError, DatabaseUnavailable, UsageError
 from collector.exchanges.selection import is_rule
 from collector.feeds.allowance import Allowances
-from collector.logs import get_log
+from collector.logs import dropped_records, get_log
 from collector.orders import check_order
 from collector.reading.older import convert_older
 from collector.reading.sessions import find_session
@@ -88,6 +88,8 @@ class Daemon:
         self._replicator = self._make_replicator()
         self._session_rows: SessionReplica | None = None
         self._simulated = SimulatedExchange(config.sim, log=log)
+        self._control = ControlServer(self._data_dir, self._commands(), log=log, settings=config.control)
+        self._ended = self._ended_sessions()
         self._collections: dict[str, Collection] = {}
         self._allowances: Allowances = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -105,7 +107,9 @@ class Daemon:
     async def run(self, ready: Callable[[], None] | None = None) -> None:
         """Run until asked to stop; see ``run`` of this module."""
         self._stop_on_signals()
-        control = ControlServer(self._data_dir, self._commands(), log=self._log)
+        for warning in warnings_of(self.config):
+            self._log.warning("daemon.configuration", reason=warning)
+        control = self._control
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -114,7 +118,7 @@ class Daemon:
                 beat = tasks.create_task(self._measure_loop())
                 await self._start_api(tasks)
                 await self._take_up_sessions()
-                tasks.create_task(self._ended_sessions().run(self._stopping))
+                tasks.create_task(self._ended.run(self._stopping))
                 self._log.info("daemon.ready", pid=os.getpid(), data_dir=str(self._data_dir))
                 if ready is not None:
                     ready()
@@ -512,6 +516,13 @@ class Daemon:
             cpu_s=usage.ru_utime + usage.ru_stime,
             loop_lag_s=self._loop_lag_s,
             disk_free_bytes=shutil.disk_usage(self._data_dir).free,
+            open_files=_open_files(),
+            open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            control_refused_connections=self._control.refused_connections,
+            control_refused_commands=self._control.refused_commands,
+            log_dropped_records=dropped_records(),
+            ended_compressed_files=self._ended.compressed,
+            ended_released_rows=self._ended.released_rows,
             sessions=tuple(self._session_statuses()),
         )
 
@@ -530,6 +541,14 @@ class Daemon:
             starting=not self._database.starts and self._database.mode == "embedded" and not self._database.reason,
             now_us=self._clock.now_us(),
         )
+
+
+def _open_files() -> int | None:
+    """Return how many descriptors this process has; None where the system does not say."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return sum(1 for _ in Path(folder).iterdir()) - 1  # the one that reads the folder
+    return None
 
 
 def _resident_bytes() -> int:

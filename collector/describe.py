@@ -96,6 +96,14 @@ def describe_session(
         flushes=facts.flushes,
         flush_s=facts.last_flush_s if facts.flushes else None,
         flush_max_s=facts.longest_flush_s if facts.flushes else None,
+        rotations=facts.rotations,
+        compressed_files=facts.compressed_files,
+        released_rows=facts.released_rows,
+        csv_open_files=facts.open_files,
+        csv_files_closed_early=facts.files_closed_early,
+        rest_requests=feed.rest_requests if feed else 0,
+        rest_refused=feed.rest_refused if feed else 0,
+        rest_oversized=feed.rest_oversized if feed else 0,
         buffer=BufferStatus(
             received=facts.received, written=facts.written, pending=facts.pending, dropped=facts.dropped
         ),
@@ -170,6 +178,8 @@ def _describe_link(connection: ConnectionStatus) -> LinkStatus:
         last_frame_age_s=connection.last_frame_age_s,
         last_error=connection.last_error,
         rotations=connection.rotations,
+        oversized=connection.oversized,
+        slowed=connection.slowed,
     )
 
 
@@ -207,6 +217,8 @@ def describe_database(
         resent_rows=replicator.resent_rows,
         rejected_rows=replicator.rejected_rows,
         failures=replicator.failures,
+        requests=replicator.requests,
+        rewinds=replicator.rewinds,
         last_acknowledged_age_s=None if acknowledged is None else max(0.0, (now_us - acknowledged) / 1_000_000),
     )
 

@@ -21,7 +21,6 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 FILE = "collector.log"
 NAME = "collector"
 MASK = "***"
-_QUEUE_MAX_RECORDS = 10_000
 
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
 _SECRET_PAIR = re.compile(
@@ -47,6 +46,7 @@ class Logs:
         folder: where ``collector.log`` is written, rotated by size; None for nowhere.
         max_bytes: at which size the file is rotated.
         backup_count: how many rotated files are kept.
+        queue_max_records: how many records may wait to be written.
     """
 
     def __init__(
@@ -57,13 +57,14 @@ class Logs:
         folder: Path | None = None,
         max_bytes: int = 50_000_000,
         backup_count: int = 10,
+        queue_max_records: int = 10_000,
     ) -> None:
         self._level = level
         self._terminal = terminal
         self._folder = folder
         self._max_bytes = max_bytes
         self._backup_count = backup_count
-        self._front = _Queueing(queue.Queue(_QUEUE_MAX_RECORDS))
+        self._front = _Queueing(queue.Queue(queue_max_records))
         self._outputs: list[logging.Handler] = []
         self._listener: logging.handlers.QueueListener | None = None
 
@@ -143,6 +144,11 @@ class _Queueing(logging.handlers.QueueHandler):
             self.queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
+
+
+def dropped_records() -> int:
+    """Count the records that the queue of this process' logging could not take; 0 where none is entered."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, _Queueing))
 
 
 def mask_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -63,6 +63,10 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str = ""
     rotations: int = 0
     """How often a second connection took over from it without a gap."""
+    oversized: int = 0
+    """Messages that were longer than ``feed.max_message_bytes``, decompressed."""
+    slowed: int = 0
+    """How often reading paused because too many rows waited."""
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,17 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     flushes: int = 0
     flush_s: float | None = None
     flush_max_s: float | None = None
+    rotations: int = 0
+    compressed_files: int = 0
+    released_rows: int = 0
+    """Rows that were deleted from the CSV because QuestDB has them for certain, since the session began."""
+    csv_open_files: int = 0
+    csv_files_closed_early: int = 0
+    """How often a file was closed because ``csv.max_open_files`` were open."""
+    rest_requests: int = 0
+    rest_refused: int = 0
+    rest_oversized: int = 0
+    """REST answers that were longer than ``feed.rest_max_bytes``."""
     buffer: BufferStatus = BufferStatus()
     per_symbol: tuple[SymbolStatus, ...] = ()
     links: tuple[LinkStatus, ...] = ()
@@ -126,6 +141,8 @@ class QuestDBStatus(msgspec.Struct, frozen=True, kw_only=True):
     resent_rows: int = 0
     rejected_rows: int = 0
     failures: int = 0
+    requests: int = 0
+    rewinds: int = 0
     last_acknowledged_age_s: float | None = None
 
 
@@ -147,6 +164,17 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     loop_lag_s: float = 0.0
     """How late the event loop's timer last ran."""
     disk_free_bytes: int | None = None
+    open_files: int | None = None
+    open_files_max: int | None = None
+    control_refused_connections: int = 0
+    control_refused_commands: int = 0
+    api_refused_connections: int = 0
+    api_refused_bodies: int = 0
+    api_delayed_streams: int = 0
+    log_dropped_records: int = 0
+    ended_compressed_files: int = 0
+    ended_released_rows: int = 0
+    """Of sessions that had ended, since the daemon started."""
     sessions: tuple[SessionStatus, ...] = ()
 
 

@@ -30,6 +30,8 @@ class EndedSessions:
     Args:
         thread: where files are read and written; manifests of ended sessions are nobody else's.
         is_running: says whether a session of an id is run now, and so looked after by itself.
+
+    ``compressed`` counts files, ``released_rows`` rows that were deleted, since the start.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class EndedSessions:
         held: Held | None,
         is_running: Callable[[str], bool],
     ) -> None:
+        self.compressed = 0
+        self.released_rows = 0
         self._data_dir = data_dir
         self._config = config
         self._files = files
@@ -91,7 +95,11 @@ class EndedSessions:
             held=self._held,
             note=lambda spans: self._note(directory, manifest, spans),
         )
-        await keeper.tend(manifest, ended=True)
+        try:
+            await keeper.tend(manifest, ended=True)
+        finally:
+            self.compressed += keeper.compressed
+            self.released_rows += keeper.released_rows
 
     async def _note(self, directory: Path, manifest: Manifest, spans: Sequence[Span]) -> None:
         apply_release(manifest, spans)

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from collector.config import Control
 from collector.control import REQUEST_MAX_BYTES, ask
 from collector.control_server import Command, ControlServer, Progress
 from collector.errors import CollectorError, UnknownName, UsageError
@@ -154,6 +155,49 @@ def test_a_request_without_end_is_refused(tmp_path: Path) -> None:
             writer.write(b"x" * (REQUEST_MAX_BYTES * 3))
             assert b"at most" in await reader.readline()
             writer.close()
+
+    run(scenario)
+
+
+def test_beyond_its_connections_it_listens_to_nobody(tmp_path: Path) -> None:
+    """Those that wait for an answer get it; the others are closed, and counted."""
+
+    async def scenario() -> None:
+        release = asyncio.Event()
+
+        async def wait(_: dict[str, Any], __: Progress) -> Any:
+            await release.wait()
+            return "done"
+
+        settings = Control(max_connections=2)
+        server = ControlServer(tmp_path, {"wait": wait}, log=structlog.get_logger(), settings=settings)
+        await server.start()
+        asked = [asyncio.create_task(asking(tmp_path, "wait")) for _ in range(2)]
+        while len(server._conversations) < 2:
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_unix_connection(str(server.path))
+        assert await reader.read() == b""
+        writer.close()
+        assert server.refused_connections == 1
+        release.set()
+        assert await asyncio.gather(*asked) == ["done", "done"]
+        await server.stop(deadline_s=LIMIT_S)
+
+    run(scenario)
+
+
+def test_a_request_that_does_not_come_is_refused_and_counted(tmp_path: Path) -> None:
+    """A connection that says nothing is not kept for ever."""
+
+    async def scenario() -> None:
+        settings = Control(request_timeout_s=0.05)
+        server = ControlServer(tmp_path, {}, log=structlog.get_logger(), settings=settings)
+        await server.start()
+        reader, writer = await asyncio.open_unix_connection(str(server.path))
+        assert b"No request came within 0.05 s" in await reader.readline()
+        writer.close()
+        assert server.refused_commands == 1
+        await server.stop(deadline_s=LIMIT_S)
 
     run(scenario)
 

@@ -88,6 +88,20 @@ def test_every_metric_is_documented_and_every_documented_metric_exists() -> None
     assert others <= {metric.name for metric in METRICS}
 
 
+def test_every_limit_is_a_key_with_a_counter() -> None:
+    """METRICS.md says what happens at each and where it is counted: none is missing, none is made up."""
+    rows = re.findall(
+        r"^\| (`[a-z]+\.[^|]+) \| [^|]+ \| ([^|]+) \|$", (ROOT / "METRICS.md").read_text("utf-8"), re.MULTILINE
+    )
+    described = {key for keys, _ in rows for key in re.findall(r"`([a-z_.]+)`", keys)}
+    counters = {name for _, names in rows for name in re.findall(r"`([a-z_]+)`", names)}
+    keys = {f"{section}.{key}" for section, values in Config().model_dump().items() for key in values}
+    limits = {key for key in keys if re.search(r"\.(max_|\w*_bytes$|\w*_max_(rows|bytes|records)$)", key)}
+    assert limits <= described <= keys
+    assert counters <= {metric.name for metric in METRICS}
+    assert all(names for _, names in rows)
+
+
 def test_every_table_is_documented() -> None:
     """The tables of streams and those that are none."""
     made = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from collector.logs import MASK, Logs, get_log, mask
+from collector.logs import MASK, Logs, dropped_records, get_log, mask
 
 
 class Terminal(io.StringIO):
@@ -160,6 +160,15 @@ def test_what_the_queue_cannot_take_is_counted(tmp_path: Path) -> None:
     for _ in range(front.queue.maxsize + 3):
         front.enqueue(record)
     assert logs.dropped == 3
+
+
+def test_what_the_process_s_logging_dropped_is_known(tmp_path: Path) -> None:
+    """Of the one that is entered; nothing where none is."""
+    before = dropped_records()
+    with Logs(folder=tmp_path, queue_max_records=1) as logs:
+        logs._front.dropped += 2
+        assert dropped_records() == before + 2
+    assert dropped_records() == before
 
 
 def test_leaving_writes_everything_and_leaves_no_trace(tmp_path: Path) -> None:

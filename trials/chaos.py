@@ -57,6 +57,7 @@ check_interval_s = 2
 retry_cap_s = 1
 [csv]
 max_open_files = 6
+reserve_bytes = 0
 """
 # A limit on descriptors is only felt by a log that closes and opens files: six open ones for its seven.
 

@@ -21,7 +21,6 @@ from collector.api.security import Guard, ensure_token
 from collector.config import Config
 
 _KEEP_ALIVE_S = 5
-_MAX_CONNECTIONS = 256
 _STOP_TIMEOUT_S = 3
 _WARM_UP_AFTER_S = 3.0
 _NICENESS = 10  # whoever reads waits rather than the daemon that collects
@@ -44,10 +43,10 @@ async def _serve(config: Config, listening: socket.socket) -> None:
             lifespan="off",
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_STOP_TIMEOUT_S,
-            limit_concurrency=_MAX_CONNECTIONS,
             server_header=False,
         )
     )
+    app.connections = server.server_state.connections
     loop = asyncio.get_running_loop()
     watch = loop.run_in_executor(None, sys.stdin.buffer.read)
     watch.add_done_callback(lambda _: setattr(server, "should_exit", True))

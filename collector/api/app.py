@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from collector.api.context import Context
+from collector.api.context import Context, Turns
 from collector.api.daemon_client import DaemonClient
 from collector.api.dashboard.mount import Switch
 from collector.api.index import SessionIndex
@@ -45,7 +44,7 @@ def create_app(config: Config, *, token: str) -> Guard:
         config=config,
         daemon=DaemonClient(data_dir),
         index=SessionIndex(data_dir),
-        streams=asyncio.Semaphore(config.api.max_streams),
+        streams=Turns(config.api.max_streams),
     )
     answer_with_problems(app)
     app.include_router(health.router)
@@ -56,6 +55,8 @@ def create_app(config: Config, *, token: str) -> Guard:
         token=token,
         max_body_bytes=config.api.max_body_bytes,
         timeout_s=config.api.request_timeout_s,
+        max_connections=config.api.max_connections,
+        refusals=app.state.context.refusals,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
 from collector.api.daemon_client import DaemonClient
 from collector.api.index import SessionIndex
+from collector.api.security import Refusals
 from collector.config import Config
 from collector.errors import CollectorError
 from collector.reading.csv_rows import read_rows
@@ -19,6 +20,17 @@ from collector.status import DaemonStatus, SessionStatus
 from collector.streams import GAPS
 
 
+class Turns(asyncio.Semaphore):
+    """So many at once; ``delayed`` counts those that had to wait."""
+
+    delayed = 0
+
+    async def acquire(self) -> Literal[True]:
+        """Take a turn, when there is one."""
+        self.delayed += self.locked()
+        return await super().acquire()
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """One per application."""
@@ -26,8 +38,9 @@ class Context:
     config: Config
     daemon: DaemonClient
     index: SessionIndex
-    streams: asyncio.Semaphore
+    streams: Turns
     """How many answers may stream rows at once; the others wait."""
+    refusals: Refusals = field(default_factory=Refusals)
 
     async def status(self) -> DaemonStatus | None:
         """Return what the daemon says, None where none runs: what is on disk can be read all the same."""

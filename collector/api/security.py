@@ -11,6 +11,8 @@ import asyncio
 import hmac
 import os
 import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -70,13 +72,25 @@ def ensure_token(data_dir: Path) -> str:
     return token
 
 
+@dataclass(slots=True)
+class Refusals:
+    """How many requests were refused because there was too much of something, since the process began."""
+
+    connections: int = 0
+    bodies: int = 0
+
+
 class Guard:
-    """The outermost layer: host, origin, token, size and time of each request.
+    """The outermost layer: host, origin, token, size, time and number of requests.
 
     Args:
         token: what ``Authorization: Bearer`` must name; browsers have it in a cookie that scripts cannot read.
         max_body_bytes: how long a request's body may be.
         timeout_s: for how long a request may be sent; answers may stream for longer.
+        max_connections: beyond so many open connections a request is answered with a 503.
+        refusals: where is counted what was too much.
+
+    ``connections`` are the server's, given once it was made.
     """
 
     def __init__(
@@ -87,8 +101,13 @@ class Guard:
         hosts: frozenset[str] = frozenset(),
         max_body_bytes: int = 1_048_576,
         timeout_s: float = 30.0,
+        max_connections: int = 256,
+        refusals: Refusals | None = None,
     ) -> None:
         self.app = app
+        self.connections: Collection[object] = ()
+        self._max_connections = max_connections
+        self._refusals = refusals or Refusals()
         self._token = token
         self._hosts = LOOPBACK | hosts
         self._max_body_bytes = max_body_bytes
@@ -98,6 +117,12 @@ class Guard:
         """Pass a request on, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
+            return
+        if len(self.connections) > self._max_connections:
+            self._refusals.connections += 1
+            await self._refuse(
+                scope, receive, send, 503, f"More than {self._max_connections} connections are open.", ""
+            )
             return
         headers = Headers(scope=scope)
         if scope["type"] == "http" and scope["method"] == "GET" and await self._let_in(scope, receive, send):
@@ -114,9 +139,10 @@ class Guard:
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body_bytes:
+            self._refusals.bodies += 1
             await send_problem(scope, receive, send, 413, f"A request's body is at most {self._max_body_bytes} bytes.")
             return
-        await self.app(scope, _Bounded(receive, self._max_body_bytes, self._timeout_s), send)
+        await self.app(scope, _Bounded(receive, self._max_body_bytes, self._timeout_s, self._refusals), send)
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Take the key of an address that a person opened into a cookie, and show the page without it."""
@@ -162,8 +188,9 @@ class Guard:
 class _Bounded:
     """A request's body, as long and for as long as it may be."""
 
-    def __init__(self, receive: Receive, max_bytes: int, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, max_bytes: int, timeout_s: float, refusals: Refusals) -> None:
         self._receive = receive
+        self._refusals = refusals
         self._left = max_bytes
         self._timeout_s = timeout_s
         self._complete = False
@@ -178,6 +205,7 @@ class _Bounded:
             return {"type": "http.disconnect"}
         self._left -= len(message.get("body", b""))
         if self._left < 0:
+            self._refusals.bodies += 1
             return {"type": "http.disconnect"}
         self._complete = not message.get("more_body", False)
         return message

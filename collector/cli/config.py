@@ -36,12 +36,14 @@ def check(*, config_path: Path | None, as_json: bool) -> None:
     """
     import os
 
-    from collector.config import DEFAULT_FILE, load_config
+    from collector.config import DEFAULT_FILE, load_config, warnings_of
     from collector.exchanges.registry import exchange_class
 
     loaded = load_config(config_path, environment=os.environ)
     for name in loaded.exchange:
         exchange_class(name)
+    for warning in warnings_of(loaded):
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         click.echo('{"ok": true}')
         return

@@ -185,6 +185,7 @@ def _serve(config: Config, *, on_terminal: bool) -> None:
         folder=config.daemon.log_dir,
         max_bytes=config.logging.max_bytes,
         backup_count=config.logging.backup_count,
+        queue_max_records=config.logging.queue_max_records,
     )
     with logs, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run_watched(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from collector.clock import Clock
 from collector.doctor.findings import Case, case
-from collector.errors import LogError, ManifestError
+from collector.errors import CollectorError, LogError, ManifestError
+from collector.exchanges.registry import exchange_class
 from collector.reading.csv_rows import read_file, read_rows, segments, stream_in, symbols_in
 from collector.session.flusher import gap_of_incident
 from collector.session.gaps import GapLedger
@@ -349,6 +351,8 @@ def rebuilt_manifest(directory: Path, now_us: int, *, exchange: str = "") -> Man
         started_us=created_us, ended_us=now_us, history=[StateChange("failed", now_us, reason)],
         book_levels=max(levels, default=ORDERBOOK.levels),
     )  # fmt: skip
+    with contextlib.suppress(CollectorError):  # an exchange that nobody knows any more
+        manifest.ids_ordered = exchange_class(manifest.exchange).trade_ids_ordered
     for stream in STREAMS.values():
         for symbol in symbols_in(directory, stream) if stream.per_symbol else [None]:
             paths = segments(directory, stream, symbol)

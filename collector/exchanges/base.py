@@ -122,6 +122,8 @@ class Exchange(ABC):
     """What can be subscribed to."""
     trade_ids_contiguous: bool
     """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
+    trade_ids_ordered: bool = True
+    """Whether of two trades at the same time the one with the lower numeric id came first; where not, arrival tells."""
     book_needs_snapshot: bool = True
     """Whether the book starts from a REST snapshot (otherwise the stream itself delivers one)."""
     book_numbered: bool = True

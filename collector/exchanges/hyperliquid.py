@@ -249,6 +249,7 @@ class Hyperliquid(Exchange):
     )
     streams = STREAMS
     trade_ids_contiguous = False
+    trade_ids_ordered = False  # a hash of the two orders' ids
     book_needs_snapshot = False
     deepest_book = 20
     book_numbered = False

@@ -147,6 +147,7 @@ class _Socket(ClientConnection):
 
     receiver: Receiver
     failure: Exception | None = None
+    slowed = 0
     _read_bytes = 0
     _pause: asyncio.TimerHandle | None = None
 
@@ -165,6 +166,7 @@ class _Socket(ClientConnection):
             self._read_bytes += len(data)
             if self._read_bytes >= _CROWDED_BYTES and not self.transport.is_closing():
                 self.transport.pause_reading()
+                self.slowed += 1
                 self._pause = self.loop.call_later(self._read_bytes / _CROWDED_BYTES_PER_S, self.read_on)
 
     def read_on(self) -> None:
@@ -228,6 +230,11 @@ class Connection:
     def failure(self) -> Exception | None:
         """What the receiver raised, where that is why the connection ended."""
         return self._socket.failure
+
+    @property
+    def slowed(self) -> int:
+        """How often reading paused because the receiver was crowded."""
+        return self._socket.slowed
 
     @property
     def ending(self) -> Ending | None:

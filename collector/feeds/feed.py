@@ -173,6 +173,7 @@ class Feed:
             rest_requests=self._rest.requests,
             rest_refused=self._rest.refused,
             banned_s=max(self._rest.banned_s, self._gate.banned_s),
+            rest_oversized=self._rest.oversized,
         )
 
     def holes_in(self, symbol: str, first: int, last: int) -> list[tuple[int, int]]:

@@ -26,6 +26,9 @@ from collector.feeds.tracks import BookTrack, Track
 END_OF_RECORDING = "end of recording"
 """The close reason (with code 1000) by which a replay server says that nothing more will come."""
 
+_TOO_BIG = 1009
+"""The code with which a connection is closed whose message is longer than ``feed.max_message_bytes`` (RFC 6455)."""
+
 _TICK_S = 0.25
 _FIRST_TICK_S = 0.02
 _RENEWAL_PAUSE_S = 1.0
@@ -109,6 +112,11 @@ class Line:
         self.settled = asyncio.Event()
 
     @property
+    def slowed(self) -> int:
+        """How often reading paused because too many rows waited."""
+        return self.connection.slowed if self.connection is not None else 0
+
+    @property
     def open_connection(self) -> Connection:
         """The connection; only asked for once there is one."""
         if self.connection is None:
@@ -156,6 +164,7 @@ class Link:
         self.plan = plan
         self.tracks = tracks
         self.malformed = 0
+        self.oversized = 0
         self.finished = False
         self.asking: Track | None = None
         self._exchange = exchange
@@ -182,6 +191,7 @@ class Link:
         self._replaced: list[asyncio.Future[bool]] = []
         self._ready = False
         self._rotations = 0
+        self._earlier_slowed = 0
         self._wake = asyncio.Event()
         self._opening: asyncio.Timeout | None = None
         self._refused: deque[Track] = deque()
@@ -321,6 +331,8 @@ class Link:
             malformed=self.malformed,
             last_frame_age_s=None if last_s is None else self._clock.monotonic_s() - last_s,
             last_error=self._last_error,
+            oversized=self.oversized,
+            slowed=self._earlier_slowed + sum(line.slowed for line in self._lines),
         )
 
     def look_at_tracks(self) -> None:
@@ -413,6 +425,7 @@ class Link:
             self._lines.remove(line)
             self._earlier_messages += line.messages
             self._earlier_bytes += line.bytes
+            self._earlier_slowed += line.slowed
 
     async def _open(self, line: Line) -> bool:
         """Open a connection; return whether it is, and not the feed that stopped before."""
@@ -643,6 +656,7 @@ class Link:
         # What came since the last tick counts for its connection.
         self.look_at_tracks()
         ending = connection.ending
+        self.oversized += ending is not None and ending.ours and ending.code == _TOO_BIG
         sentence = ending.sentence if ending is not None else "closed"
         self._record(line, "-", sentence)
         stopping = self._gate.stopping.is_set()

@@ -52,6 +52,7 @@ class Rest:
         self.base_url = base_url.rstrip("/")
         self.requests = 0
         self.refused = 0
+        self.oversized = 0
         self._allowance = allowance
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
@@ -123,6 +124,7 @@ class Rest:
         async for part in response.aiter_bytes():
             body += part
             if len(body) > self._max_bytes:
+                self.oversized += 1
                 raise ConnectionLost(
                     f"The answer of {url} is longer than {self._max_bytes} bytes.", hint="See feed.rest_max_bytes."
                 )

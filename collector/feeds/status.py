@@ -16,7 +16,8 @@ TrackState = Literal["waiting", "live", "silent", "rejected"]
 class ConnectionStatus(msgspec.Struct, frozen=True):
     """One websocket connection. Counters are since the feed began; ``since_us`` is when its state was entered.
 
-    ``last_frame_age_s`` is measured by a clock that never steps; None before the first frame.
+    ``last_frame_age_s`` is measured by a clock that never steps; None before the first frame. ``oversized`` counts
+    messages that were longer than the bound, decompressed; ``slowed`` how often reading paused because rows waited.
     """
 
     number: int
@@ -31,6 +32,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
     last_error: str
     rotations: int = 0
     """How often a successor took over from it without a gap."""
+    oversized: int = 0
+    slowed: int = 0
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
@@ -55,7 +58,10 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
 
 class FeedStatus(msgspec.Struct, frozen=True):
-    """All of a feed. ``banned_s`` is for how much longer the exchange wants no request from this address."""
+    """All of a feed. ``banned_s`` is for how much longer the exchange wants no request from this address.
+
+    ``rest_refused`` counts answers that were a refusal, ``rest_oversized`` those that were longer than the bound.
+    """
 
     exchange: str
     connections: list[ConnectionStatus]
@@ -63,3 +69,4 @@ class FeedStatus(msgspec.Struct, frozen=True):
     rest_requests: int
     rest_refused: int
     banned_s: float
+    rest_oversized: int = 0

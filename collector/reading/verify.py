@@ -152,6 +152,7 @@ class _Verification:
             symbol,
             until_seqs=(self._until(PRICES, symbol), self._until(OHLCV, symbol)),
             released_until_us=released.to_us if released is not None else 0,
+            ids_ordered=self._manifest.ids_ordered,
             ended=self._positions is None and self._manifest.state == "completed",
             progress=self._progress,
         )

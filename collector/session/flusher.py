@@ -30,12 +30,14 @@ from collector.session.rows import MalformedRow, format_books, format_gap, forma
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
 from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES
 
-Health = Literal["ok", "degraded", "failed"]
+Health = Literal["ok", "scarce", "degraded", "failed"]
+"""``scarce``: everything is written, but the disk has less room than it should; ``degraded``: rows wait in memory."""
 
 _T = TypeVar("_T")
 
 _ROTATION_BUDGET_S = 0.03  # of a thousand files that are due at midnight, some are closed behind each flush
 _ROTATION_LOOK_S = 1.0
+_SPACE_LOOK_S = 1.0
 
 
 class CandleBuilder(Protocol):
@@ -120,6 +122,7 @@ class Flusher:
         candles: the aggregator of each symbol; none where no candles are wanted.
         interrupted: tells which (symbol, stream) deliver nothing now, so that their exchange time stands still.
         rotation: when a live file is closed for a new one.
+        reserve_bytes: below so much free disk the health is ``scarce``.
         on_commit: is told what became durable; called in the event loop's thread.
         on_health: is told when writing goes wrong, fails for good, or goes on (``reason`` is empty then).
     """
@@ -142,6 +145,7 @@ class Flusher:
         interrupted: Callable[[], Collection[tuple[str, str]]] = frozenset,
         counts_raw: bool = True,
         rotation: RotationRule = NO_ROTATION,
+        reserve_bytes: int = 0,
     ) -> None:
         self.health: Health = "ok"
         self.statistics = FlushStatistics()
@@ -162,6 +166,8 @@ class Flusher:
         self._interrupted = interrupted
         self._rotation = rotation
         self._rotation_at_s = 0.0
+        self._reserve_bytes = reserve_bytes
+        self._space_at_s = 0.0
         self._frozen: set[tuple[str, str]] = set()
         self._pending: dict[StreamFile, _Pending] = {}
         self._unsynced_rows = 0
@@ -225,7 +231,7 @@ class Flusher:
             if self.health == "degraded":
                 await self._fail("The log could not be written before the session had to end.")
         self._answer_cancellation()
-        return self.health == "ok"
+        return self.health in ("ok", "scarce")
 
     async def _flush(self, *, final: bool) -> None:
         if self.health == "failed":
@@ -242,6 +248,9 @@ class Flusher:
         if outcome.commits:
             self._on_commit(outcome.commits)
         await self._judge(outcome.error)
+        if self._reserve_bytes and not final and started_s >= self._space_at_s and self.health in ("ok", "scarce"):
+            self._space_at_s = started_s + _SPACE_LOOK_S
+            await self._look_at_space()
         if not (final or outcome.error or self._rotation.never) and started_s >= self._rotation_at_s:
             await self._in_log_thread(lambda: self._rotate(self._clock.now_us()))
 
@@ -256,9 +265,21 @@ class Flusher:
             await self._fail(str(error))
         elif self._buffer.full:
             await self._fail(f"{error} {self._buffer.max_rows} rows waited in memory, and no more may.")
-        elif self.health == "ok":
+        elif self.health in ("ok", "scarce"):
             self.health = "degraded"
             self._on_health("degraded", str(error))
+
+    async def _look_at_space(self) -> None:
+        """Say it before the disk is full, while there is time to make room; rows are written on meanwhile."""
+        try:
+            free = await self._in_log_thread(self._csv.free_bytes)
+        except LogError:
+            return  # the next write tells what is wrong
+        health: Health = "scarce" if free < self._reserve_bytes else "ok"
+        if health != self.health:
+            self.health = health
+            reason = f"The disk has {free:,} bytes left, fewer than csv.reserve_bytes ({self._reserve_bytes:,})."
+            self._on_health(health, reason if health == "scarce" else "")
 
     async def _fail(self, reason: str) -> None:
         """Give up what could not be written, name it in the ledger, and say that it is over."""

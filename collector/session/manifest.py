@@ -73,6 +73,7 @@ class Manifest(msgspec.Struct):
     ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``lost`` describes rows that were given up, in words, because the ledger itself may have been unwritable then.
+    ``ids_ordered`` says whether numeric trade ids tell which of two trades at the same time came first.
     """
 
     session_id: str
@@ -102,6 +103,7 @@ class Manifest(msgspec.Struct):
     gaps: int = 0
     open_gaps: int = 0
     lost: list[str] = []
+    ids_ordered: bool = True
     files: list[FileRecord] = []
     format_version: int = FORMAT_VERSION
 

@@ -99,6 +99,11 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_flush_s: float
     longest_flush_s: float
     candles_compared: Mapping[str, int]
+    rotations: int = 0
+    compressed_files: int = 0
+    released_rows: int = 0
+    open_files: int = 0
+    files_closed_early: int = 0
 
 
 class SessionFeed(Protocol):
@@ -229,6 +234,7 @@ class Session:
             on_health=self._take_health,
             interrupted=self._interrupted_streams,
             rotation=RotationRule.from_config(self._config.csv),
+            reserve_bytes=self._config.csv.reserve_bytes,
         )
         if self._resumed:
             self._expect_resumption(self._flusher)
@@ -554,10 +560,15 @@ class Session:
             return False
 
     def _take_health(self, health: Health, reason: str) -> None:
-        if health == "degraded":
-            self._log.error("data_collection.csv_write_failed", reason=reason)
+        if health in ("degraded", "scarce"):
+            if health == "scarce":
+                self._log.warning("data_collection.disk_space_low", reason=reason)
+            else:
+                self._log.error("data_collection.csv_write_failed", reason=reason)
             if self.state in ("starting", "active"):
                 self._enter("degraded", reason)
+            elif self.state == "degraded":
+                self.manifest.reason = reason
         elif health == "ok":
             self._log.info("data_collection.csv_write_recovered")
             if self.state == "degraded":
@@ -620,6 +631,11 @@ class Session:
             last_flush_s=statistics.last_duration_s,
             longest_flush_s=statistics.longest_s,
             candles_compared=dict(statistics.candles_compared),
+            rotations=statistics.rotations,
+            compressed_files=self._keeper.compressed if self._keeper is not None else 0,
+            released_rows=sum(record.released.rows for record in manifest.files if record.released is not None),
+            open_files=self.csv.open_files,
+            files_closed_early=self.csv.closed_early,
         )
 
     def _count(self, stream: Stream) -> int:
@@ -699,6 +715,7 @@ def create_manifest(
     label: str = "",
     raw_trades: bool = False,
     book_levels: int = BOOK_LEVELS,
+    ids_ordered: bool = True,
     duration_s: float | None = None,
     endpoints: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -712,6 +729,7 @@ def create_manifest(
         label=label,
         raw_trades=raw_trades,
         book_levels=book_levels,
+        ids_ordered=ids_ordered,
         duration_s=duration_s,
         endpoints={name: public_url(url) for name, url in (endpoints or {}).items()},
         versions=_versions(),

@@ -190,6 +190,7 @@ class CsvLog:
     def __init__(self, directory: Path, *, files: Files, max_open_files: int = 256) -> None:
         self.directory = directory
         self.streams: dict[tuple[str, str | None], StreamFile] = {}
+        self.closed_early = 0
         self._files = files
         self._max_open_files = max(1, max_open_files)
         self._open: OrderedDict[StreamFile, int] = OrderedDict()
@@ -577,6 +578,11 @@ class CsvLog:
             return False
         return True
 
+    def free_bytes(self) -> int:
+        """Return how much room the log's disk has; raise LogError where the system does not say."""
+        with _translated(self.directory, "looked at"):
+            return self._files.free_bytes(self.directory)
+
     # Durability
 
     def sync(self) -> list[Commit]:
@@ -715,6 +721,11 @@ class CsvLog:
 
     # Descriptors
 
+    @property
+    def open_files(self) -> int:
+        """Return how many descriptors are kept now; ``closed_early`` counts those that had to make room."""
+        return len(self._open)
+
     def _descriptor(self, file: StreamFile) -> int:
         fd = self._open.get(file)
         if fd is not None:
@@ -722,6 +733,7 @@ class CsvLog:
             return fd
         while len(self._open) >= self._max_open_files:
             self._drop_descriptor(next(iter(self._open)))
+            self.closed_early += 1
         try:
             fd = self._files.open_append(file.path)
         except OSError as error:
@@ -729,6 +741,7 @@ class CsvLog:
                 raise
             for _ in range(min(_FREED_DESCRIPTORS, len(self._open))):
                 self._drop_descriptor(next(iter(self._open)))
+                self.closed_early += 1
             fd = self._files.open_append(file.path)
         self._open[file] = fd
         return fd

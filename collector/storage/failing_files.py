@@ -12,12 +12,14 @@ from collector.storage.files import Files
 class FailingFiles:
     """Pass every operation on to another file system, count it, and fail the chosen ones before they do anything.
 
-    ``calls`` names the operations so far, in order; closing a descriptor is never failed, and never counted.
+    ``calls`` names the operations so far, in order; closing a descriptor and asking for room is never failed, and never
+    counted. ``free`` is the room that there is said to be; None for the disk's own.
     """
 
     def __init__(self, inner: Files) -> None:
         self.calls: list[str] = []
         self.failed: list[str] = []
+        self.free: int | None = None
         self._inner = inner
         self._planned: dict[str, list[int]] = {}
         self._at: tuple[int, int, bool] | None = None
@@ -73,6 +75,9 @@ class FailingFiles:
     def names(self, folder: Path) -> list[str]:
         self._count("names")
         return self._inner.names(folder)
+
+    def free_bytes(self, folder: Path) -> int:
+        return self._inner.free_bytes(folder) if self.free is None else self.free
 
     def sync(self, fds: Sequence[int]) -> None:
         self._count("sync")

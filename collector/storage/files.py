@@ -51,6 +51,10 @@ class Files(Protocol):
         """Return the names in a folder, sorted; none where there is no such folder."""
         ...
 
+    def free_bytes(self, folder: Path) -> int:
+        """Return how much can still be written to the disk that a folder is on."""
+        ...
+
     def sync(self, fds: Sequence[int]) -> None:
         """Make everything written to these descriptors durable, each by its own call, several at a time."""
         ...
@@ -110,6 +114,10 @@ class OperatingSystem:
             return sorted(entry.name for entry in folder.iterdir())
         except FileNotFoundError:
             return []
+
+    def free_bytes(self, folder: Path) -> int:
+        facts = os.statvfs(folder)
+        return facts.f_bavail * facts.f_frsize
 
     def sync(self, fds: Sequence[int]) -> None:
         synchronise = getattr(os, "fdatasync", os.fsync)

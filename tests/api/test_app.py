@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from collector.api.context import Turns
 from collector.errors import UnknownName
 from collector.events import Gap
 from collector.session.gaps import GapLedger
@@ -234,7 +236,14 @@ def test_a_body_that_is_too_long_is_refused(application: Application) -> None:
         for _ in range(20):
             yield long[:100_000]
 
-    assert application.run(lambda client: client.post(SESSIONS, content=long)).status_code == 413
+    async def post_and_count(client: httpx.AsyncClient) -> tuple[int, str]:
+        status = (await client.post(SESSIONS, content=long)).status_code
+        await client.post(SESSIONS, content=chunks())
+        return status, (await client.get("/metrics")).text
+
+    status, metrics = application.run(post_and_count)
+    assert status == 413
+    assert "collector_api_refused_bodies_total 2.0" in metrics
     answer = application.run(lambda client: client.post(SESSIONS, content=chunks()))
     assert answer.status_code in (400, 422)
     assert application.asked == []
@@ -245,3 +254,17 @@ def test_the_openapi_document_names_every_route(application: Application) -> Non
     document = application.get("/api/openapi.json").json()
     assert {SESSIONS, f"{SESSIONS}/{{session_id}}/stop", "/health"} <= set(document["paths"])
     assert "application/problem+json" in document["paths"][SESSIONS]["get"]["responses"]["422"]["content"]
+
+
+def test_answers_that_have_to_wait_for_their_turn_are_counted() -> None:
+    """The first takes its turn at once."""
+
+    async def scenario() -> None:
+        turns = Turns(1)
+        async with turns:
+            waiting = asyncio.ensure_future(turns.acquire())
+            await asyncio.sleep(0)
+            assert (turns.delayed, waiting.done()) == (1, False)
+        await waiting
+
+    asyncio.run(scenario())

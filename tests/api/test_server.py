@@ -54,6 +54,32 @@ def test_it_answers_until_it_is_stopped_and_comes_back_when_it_dies(tmp_path: Pa
         assert probe.connect_ex(("127.0.0.1", free_port)) != 0
 
 
+def test_beyond_its_connections_it_answers_with_a_503(tmp_path: Path, free_port: int) -> None:
+    """Room that is given back is used again."""
+
+    async def scenario() -> None:
+        config = configured(tmp_path, free_port)
+        config = config.model_copy(update={"api": config.api.model_copy(update={"max_connections": 2})})
+        server = ApiServer(config, log=structlog.get_logger())
+        async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as tasks:
+            assert await server.start(tasks)
+            await server.ready.wait()
+            idle = [await asyncio.open_connection("127.0.0.1", free_port) for _ in range(2)]
+            async with httpx.AsyncClient(trust_env=False, timeout=BOUND_S) as client:
+                url = f"{server.url}api/openapi.json"
+                headers = {"authorization": f"Bearer {ensure_token(tmp_path)}"}
+                while (answer := await client.get(url, headers=headers)).status_code == 200:
+                    await asyncio.sleep(0.01)  # until the child has accepted the others
+                assert answer.json()["detail"] == "More than 2 connections are open."
+                idle.pop()[1].close()
+                while (await client.get(url, headers=headers)).status_code != 200:
+                    await asyncio.sleep(0.01)
+            idle.pop()[1].close()
+            await server.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_port_that_is_taken_is_a_warning(tmp_path: Path) -> None:
     """Collecting does not depend on the API."""
 

@@ -40,6 +40,19 @@ def test_a_mistake_is_named_with_the_nearest(
     assert message in outcome.err
 
 
+def test_what_is_asked_for_in_vain_is_a_warning(collector: Callable[..., Any], place: Path) -> None:
+    """A spool that nobody empties; each of the two alone is nothing to say."""
+    for text, warns in (
+        ('[questdb]\nmode = "off"\n[csv]\nenabled = false\n', True),
+        ('[questdb]\nmode = "off"\n', False),
+        ("[csv]\nenabled = false\n", False),
+    ):
+        (place / "config.toml").write_text(text, encoding="utf-8")
+        outcome = collector("config", "check")
+        assert outcome.status == 0
+        assert ("stay in CSV for ever" in outcome.err) is warns
+
+
 def test_what_is_in_force_is_toml_again(
     collector: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

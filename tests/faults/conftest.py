@@ -22,6 +22,7 @@ enabled = false
 request_timeout_s = 2
 check_interval_s = 1
 retry_cap_s = 1
+[csv]
 """
 
 
@@ -62,9 +63,9 @@ def daemon(tmp_path: Path, shared_database: Database) -> Iterator[Callable[..., 
     """Make daemons that deliver to the server; each is ended with the test."""
     made: list[Daemon] = []
 
-    def make(*, data_dir: Path | None = None, feed: str = "") -> Daemon:
+    def make(*, data_dir: Path | None = None, feed: str = "", reserve_bytes: int = 0) -> Daemon:
         folder = tmp_path / f"daemon{len(made)}"
-        config = CONFIG.replace("[feed]\n", f"[feed]\n{feed}")
+        config = CONFIG.replace("[feed]\n", f"[feed]\n{feed}") + f"reserve_bytes = {reserve_bytes}\n"
         environment = shared_database.environment()
         made.append(Daemon(folder, data_dir=data_dir or folder / "data", environment=environment, config=config))
         return made[-1]

@@ -60,6 +60,26 @@ def test_23_the_disk_is_full(
     assert verdict.figures["trades missing"] == 0
 
 
+def test_23_the_disk_is_nearly_full(
+    database: Database, daemon: MakeDaemon, exchange: MakeExchange, small_disk: Callable[[int], Disk]
+) -> None:
+    """It is said before a row has to wait, rows go on to be written, and it is over once there is room."""
+    disk = small_disk(64)
+    collector, market = daemon(data_dir=disk.folder / "data", reserve_bytes=20_000_000), exchange(rate=1000)
+    collector.start()
+    directory = begin(collector, market, "nearly-full")
+    disk.fill(leave_bytes=10_000_000)
+    collector.wait_state("nearly-full", "degraded")
+    assert "csv.reserve_bytes (20,000,000)" in collector.session("nearly-full")["reason"]
+    let_grow(collector, "nearly-full", 1000)
+    assert collector.session("nearly-full")["state"] == "degraded"
+    disk.empty()
+    collector.wait_state("nearly-full", "active")
+    verdict = finish(collector, database, market, directory)
+    assert verdict.problems == []
+    assert verdict.figures["trades missing"] == 0
+
+
 def test_23_a_file_may_not_grow(database: Database, daemon: MakeDaemon, exchange: MakeExchange) -> None:
     """A write that the system cuts short (a limit of the file's size) leaves no torn line and loses nothing."""
     collector, market = daemon(), exchange(rate=1000)

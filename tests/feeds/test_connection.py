@@ -87,9 +87,10 @@ def test_a_crowded_receiver_slows_the_sender_down(bench: Any, run: Any) -> None:
         inbox = Inbox()
         inbox.crowded_until = 200
         async with bench.serving(_flood) as server:
-            await opened(bench, server.ws_url, inbox)
+            connection = await opened(bench, server.ws_url, inbox)
             await inbox.end.wait()
         assert list(map(int, inbox.texts)) == list(range(20_000))
+        assert connection.slowed > 0
 
     run(scenario())
 

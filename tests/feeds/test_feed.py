@@ -192,6 +192,7 @@ def test_an_oversized_message_costs_a_reconnect(bench: Any, words: Any, run: Any
             async with bench.running(feed):
                 await bench.until(lambda: bench.sink.ids() == [1, 2])
                 assert "1009" in feed.status().connections[0].last_error
+                assert feed.status().connections[0].oversized == 1
         assert bench.sink.gaps == []
 
     run(scenario())

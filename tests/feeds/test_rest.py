@@ -132,6 +132,7 @@ def test_a_body_that_is_too_long_is_not_read(bench: Any, run: Any) -> None:
             server.rest = lambda _: (200, {}, b"x" * 1001)
             with pytest.raises(ConnectionLost, match="longer than 1000 bytes"):
                 await client.get(Request("/bomb"))
+            assert client.oversized == 1
             server.rest = lambda _: (200, {}, b"x" * 1000)
             assert len(await client.get(Request("/fits"))) == 1000
 

@@ -69,6 +69,26 @@ def test_a_session_of_months_is_proved_in_windows(make_session: MakeSession) -> 
     assert (report.trades, report.candles) == (4, len(candles))
 
 
+@pytest.mark.parametrize("ids_ordered", [True, False])
+def test_ids_that_tell_no_order_open_and_close_no_candle(make_session: MakeSession, ids_ordered: bool) -> None:
+    """Of trades at the same time the arrival counts then; by the ids, right candles would look wrong."""
+    session = make_session(["A"])
+    time = START_US + 5
+    rows = [[str(time), price, "2", str(int(price) * 2), "buy", "", str(trade_id), "", "ws", "", ""]
+            for price, trade_id in (("3", 900), ("4", 20), ("5", 500))]  # fmt: skip
+    for seq, row in enumerate(rows, 1):
+        row[PRICES.seq_index] = str(seq)
+        row[[column.name for column in PRICES.columns].index("trade_id")] = str((900, 20, 500)[seq - 1])
+    session.append(PRICES, "A", [",".join(row) for row in rows])
+    aggregator = Aggregator("A", grace_us=0, ids_ordered=False)
+    ticks = to_ticks("A", rows)
+    aggregator.fold(ticks.trades, ticks.seqs, ticks.quotes)
+    candles = aggregator.finish(lambda *_: False)
+    assert (candles[0].open, candles[0].close) == ("3", "5")
+    session.append(OHLCV, "A", [candle.line(seq) for seq, candle in enumerate(candles, 1)])
+    assert CandleProof(session.directory, "A", ids_ordered=ids_ordered).run().agrees is not ids_ordered
+
+
 def test_candles_without_any_trade_are_found(make_session: MakeSession) -> None:
     """A window that has candles only is looked at too."""
     session = make_session(["A"])

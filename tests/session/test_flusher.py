@@ -57,6 +57,7 @@ class Bench:
         *,
         max_rows: int = 1000,
         symbols: Collection[str] = (SYMBOL,),
+        reserve_bytes: int = 0,
     ) -> None:
         self.files = files
         self.clock = clock
@@ -84,6 +85,7 @@ class Bench:
             on_commit=self.commits.extend,
             on_health=lambda health, reason: self.health.append((health, reason)),
             interrupted=lambda: self.interrupted,
+            reserve_bytes=reserve_bytes,
         )
 
     def rows(self, stream: str, symbol: str = SYMBOL) -> list[dict[str, str]]:
@@ -352,6 +354,34 @@ class TestTrouble:
         assert [row["seq"] for row in bench.rows("prices")] == ["1", "2", "3", "4"]
         assert bench.health[1:] == [("ok", "")]
         assert (bench.buffer.written, bench.buffer.pending, bench.gaps()) == (7, 0, [])
+
+    def test_little_room_is_said_while_rows_are_written_on(self, make_bench: MakeBench) -> None:
+        """Once, with the figures; and that there is room again."""
+        bench = make_bench(reserve_bytes=1000)
+        for free, number in ((5000, 1), (999, 2), (10, 3), (1000, 4), (999, 5)):
+            bench.files.free = free
+            bench.add(trade(number))
+            run(bench.flusher.flush())
+            bench.clock.advance(2)
+        assert bench.ids() == [1, 2, 3, 4, 5]
+        low = "The disk has 999 bytes left, fewer than csv.reserve_bytes (1,000)."
+        assert bench.health == [("scarce", low), ("ok", ""), ("scarce", low)]
+        assert run(bench.flusher.finish(1)) is True
+
+    def test_a_disk_that_is_full_after_all_is_said_too(self, make_bench: MakeBench) -> None:
+        """Little room, none, some again: one word for each."""
+        bench = make_bench(reserve_bytes=1000)
+        bench.files.free = 10
+        bench.add(trade(1))
+        run(bench.flusher.flush())
+        bench.files.fail_next("write", errno.ENOSPC)
+        bench.add(trade(2))
+        run(bench.flusher.flush())
+        assert bench.ids() == [1]
+        bench.clock.advance(2)
+        run(bench.flusher.flush())
+        assert bench.ids() == [1, 2]
+        assert [health for health, _ in bench.health] == ["scarce", "degraded", "ok", "scarce"]
 
     def test_one_symbol_s_trouble_does_not_stop_another_s(self, make_bench: MakeBench) -> None:
         """Files that can be written are written."""

@@ -206,6 +206,7 @@ class TestAppending:
             log.append([Write(file, line(file.next_seq), 1) for file in opened])
             assert len(log.sync()) == 40
         assert all(file.path.read_bytes() == PRICES.header.encode() + lines(1, 3) for file in opened)
+        assert (log.open_files, log.closed_early) == (4, 4 * 40 - 4)
 
     def test_a_process_without_free_descriptors_gets_some_back(self, open_log: OpenLog, files: FailingFiles) -> None:
         """The log closes some of its own and tries again at once."""

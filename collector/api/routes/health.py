@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
@@ -49,4 +50,11 @@ async def metrics(context: InContext) -> Response:
         now = await context.daemon.status()
     except CollectorError as error:
         return problem(503, error.message, hint=error.hint)
+    refusals = context.refusals
+    now = msgspec.structs.replace(
+        now,
+        api_refused_connections=refusals.connections,
+        api_refused_bodies=refusals.bodies,
+        api_delayed_streams=context.streams.delayed,
+    )
     return Response(exposition(lambda: now), media_type=METRICS_TYPE)
