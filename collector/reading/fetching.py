@@ -11,13 +11,14 @@ from typing import Protocol
 from collector.candles.intervals import INTERVALS
 from collector.config import QuestDB
 from collector.errors import DatabaseMisconfigured, DatabaseUnavailable, InstallError
-from collector.reading.arrow import Table, extra, result_columns, schema_of
+from collector.reading.arrow import Schema, Table, extra, result_columns, schema_of
 from collector.reading.csv_arrow import CsvBlocks
 from collector.reading.holdings import Plan, source_of
 from collector.reading.rows import Source
 from collector.reading.table_arrow import ResearchReader, Selection, read_portions
+from collector.reading.tick_candles import COLUMNS, candle_schema, candle_table, fold, sample
 from collector.reading.time_order import in_time_order, least_times
-from collector.streams import OHLCV, Column, Stream
+from collector.streams import OHLCV, PRICES, Column, Stream
 
 DATABASE_ERRORS = (DatabaseUnavailable, DatabaseMisconfigured, InstallError)
 
@@ -44,7 +45,41 @@ class _Part(Protocol):
     def close(self) -> None: ...
 
 
-class Task:
+class _Fetching:
+    """What any reading does with its plans: one after the other, and the CSV instead where QuestDB fails."""
+
+    _schema: Schema
+
+    def _of_symbol(self, plan: Plan, *, bounded: bool) -> Iterator[Table]:
+        raise NotImplementedError
+
+    def whole(
+        self, plans: Sequence[Plan], source: Source, alternative: Callable[[], list[Plan]] | None = None
+    ) -> tuple[Table, Source]:
+        """Return everything at once, and where it came from.
+
+        Args:
+            alternative: how to read the CSV instead, where QuestDB fails meanwhile; None: it alone has the rows.
+        """
+        try:
+            return self._collect(plans), source
+        except DATABASE_ERRORS as error:
+            if alternative is None:
+                raise
+            others = alternative()
+            return self._collect(others), source_of(others, error.message.rstrip("."))
+
+    def pieces(self, plans: Sequence[Plan]) -> Iterator[Table]:
+        """Return the rows in their order, in tables of bounded size (candles and gaps: in one)."""
+        for plan in plans:
+            yield from self._of_symbol(plan, bounded=True)
+
+    def _collect(self, plans: Sequence[Plan]) -> Table:
+        tables = [table for plan in plans for table in self._of_symbol(plan, bounded=False)]
+        return extra("pyarrow").concat_tables(tables) if tables else self._schema.empty_table()
+
+
+class Task(_Fetching):
     """One reading: which columns of which rows.
 
     Args:
@@ -76,31 +111,6 @@ class Task:
         if column is self._stream.timestamp:
             return True
         return self._stream.keyed and (column.in_database in self._stream.keys or column.name == "seq")
-
-    def whole(
-        self, plans: Sequence[Plan], source: Source, alternative: Callable[[], list[Plan]] | None = None
-    ) -> tuple[Table, Source]:
-        """Return everything at once, and where it came from.
-
-        Args:
-            alternative: how to read the CSV instead, where QuestDB fails meanwhile; None: it alone has the rows.
-        """
-        try:
-            return self._collect(plans), source
-        except DATABASE_ERRORS as error:
-            if alternative is None:
-                raise
-            others = alternative()
-            return self._collect(others), source_of(others, error.message.rstrip("."))
-
-    def pieces(self, plans: Sequence[Plan]) -> Iterator[Table]:
-        """Return the rows in their order, in tables of bounded size (candles and gaps: in one)."""
-        for plan in plans:
-            yield from self._of_symbol(plan, bounded=True)
-
-    def _collect(self, plans: Sequence[Plan]) -> Table:
-        tables = [table for plan in plans for table in self._of_symbol(plan, bounded=False)]
-        return extra("pyarrow").concat_tables(tables) if tables else self._schema.empty_table()
 
     def _of_symbol(self, plan: Plan, *, bounded: bool) -> Iterator[Table]:
         with contextlib.ExitStack() as stack:
@@ -157,6 +167,28 @@ class Task:
         if self._stream is OHLCV:
             lengths = numpy.array([INTERVALS.get(name, 0) for name in found["interval"].to_pylist()], dtype="int64")
         return [found.take(pa.array(numpy.lexsort((seqs, lengths, times))))]
+
+
+class CandleTask(_Fetching):
+    """Candles made of trades: by QuestDB where it has them all, folded otherwise."""
+
+    def __init__(self, where: Where, span: Span, interval: str, length_us: int) -> None:
+        self._where = where
+        self._span = span
+        self._interval = interval
+        self._length_us = length_us
+        self._schema = candle_schema()
+        self._trades = Task(where, PRICES, COLUMNS, span)
+
+    def _of_symbol(self, plan: Plan, *, bounded: bool) -> Iterator[Table]:  # noqa: ARG002  a candle is small
+        symbol = plan.symbol or ""
+        if plan.name == "questdb":
+            selection = Selection(PRICES, self._where.session_id, symbol, *self._span)
+            with ResearchReader(self._where.settings()) as reader:
+                buckets = list(sample(reader, selection, self._length_us))
+        else:
+            buckets = list(fold(self._trades.pieces([plan]), self._length_us))
+        yield candle_table(buckets, symbol, self._interval)
 
 
 class _CsvPart:

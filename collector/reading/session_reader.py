@@ -19,12 +19,13 @@ from collector.errors import (
 )
 from collector.reading.arrow import chosen_columns, schema_of
 from collector.reading.csv_rows import symbols_in
-from collector.reading.fetching import DATABASE_ERRORS, Task, Where
+from collector.reading.fetching import DATABASE_ERRORS, CandleTask, Task, Where
 from collector.reading.holdings import Plan, lacking, plan_of_csv, source_of
 from collector.reading.rows import Reader, Rows, Source, SourceName
 from collector.reading.sessions import find_session, list_sessions
 from collector.reading.table_arrow import Held, ResearchReader
-from collector.reading.times import Time, to_us
+from collector.reading.tick_candles import candle_schema
+from collector.reading.times import Time, interval_us, to_us
 from collector.session.manifest import Manifest
 from collector.session.states import FINAL
 from collector.storage.embedded import EmbeddedServer, resolve_settings
@@ -157,6 +158,25 @@ class SessionReader:
             )
         return self._rows(OHLCV, symbol, (to_us(start), to_us(end)), columns, exact=exact, interval=interval)
 
+    def candles(self, symbol: Symbols, interval: str, start: Time | None = None, end: Time | None = None) -> Rows:
+        """Return candles of any interval, made of the trades; buckets without a trade are left out.
+
+        QuestDB makes them with ``SAMPLE BY``; from the CSV they are folded, with the same result to the last bit
+        (``collector.reading.tick_candles`` says how). Nothing tells partial buckets apart: the first and last one of a
+        session or of the bounds given, and those that ``gaps`` concern.
+
+        Args:
+            interval: as 250ms, 90s, 7m, 4h, 1d; buckets are aligned to the epoch, UTC.
+
+        Raises:
+            UsageError: the interval is none, or as ``prices``.
+        """
+        length_us = interval_us(interval)
+        symbols = self._chosen(PRICES, symbol)
+        plans, source = self._plans(PRICES, symbols, exact=False)
+        task = CandleTask(self._where, (to_us(start), to_us(end)), interval.strip().lower(), length_us)
+        return Rows(candle_schema(), source, self._reader(task, PRICES, plans, source))
+
     def gaps(self, start: Time | None = None, end: Time | None = None) -> Rows:
         """Return the gap ledger: each entry in its last revision, by when it was detected."""
         return self.stream(GAPS.name, None, start, end)
@@ -249,14 +269,18 @@ class SessionReader:
         schema = schema_of(columns, exact=exact)
         symbols = self._chosen(stream, symbol)
         plans, source = self._plans(stream, symbols, exact=exact)
-        where = Where(self.session_id, self.directory, self._database.settings)
-        task = Task(where, stream, columns, span, exact=exact, interval=interval)
+        task = Task(self._where, stream, columns, span, exact=exact, interval=interval)
+        return Rows(schema, source, self._reader(task, stream, plans, source))
+
+    @property
+    def _where(self) -> Where:
+        return Where(self.session_id, self.directory, self._database.settings)
+
+    def _reader(self, task: Task | CandleTask, stream: Stream, plans: list[Plan], source: Source) -> Reader:
         alternative: Callable[[], list[Plan]] | None = None
         if source.name == "questdb" and self.directory is not None and self._preference == "auto":
-            alternative = partial(plan_of_csv, self.manifest, stream, symbols)
-        return Rows(
-            schema, source, Reader(partial(task.whole, plans, source, alternative), partial(task.pieces, plans))
-        )
+            alternative = partial(plan_of_csv, self.manifest, stream, [plan.symbol for plan in plans])
+        return Reader(partial(task.whole, plans, source, alternative), partial(task.pieces, plans))
 
 
 def open_session(

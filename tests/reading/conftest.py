@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+import collector
 from collector.candles.aggregator import Aggregator, Candle
+from collector.config import Config, Daemon, QuestDB
 from collector.events import Trade
-from collector.session.manifest import Manifest, save_manifest
+from collector.reading.table_reader import TableReader
+from collector.session.manifest import FileRecord, Manifest, load_manifest, save_manifest
+from collector.storage.cursor import Cursor, Position, SavedFile, save_cursor
 from collector.storage.files import OperatingSystem
 from collector.storage.ilp import Encoder
 from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
@@ -184,3 +188,53 @@ def gap_line() -> Callable[..., str]:
         return ",".join(map(str, fields))
 
     return make
+
+
+def write_records(session: SessionOnDisk) -> None:
+    """Write the manifest's files and a cursor that says that everything was delivered and found."""
+    manifest = load_manifest(session.directory)
+    saved = []
+    for stream in STREAMS.values():
+        for symbol in session.symbols if stream.per_symbol else [None]:
+            if session.path(stream, symbol).exists():
+                lines = session.lines(stream, symbol)
+                seq = max((int(line.split(",")[stream.seq_index]) for line in lines), default=0)
+                record = FileRecord(stream.name, symbol, f"{symbol}/{stream.file}", len(lines), next_seq=seq + 1)
+                manifest.files.append(record)
+                saved.append(SavedFile(stream.name, symbol, Position(1, 0, seq), Position(1, 0, seq)))
+    save_manifest(session.directory, manifest, OperatingSystem())
+    save_cursor(OperatingSystem(), session.directory, Cursor(session.session_id, saved))
+
+
+@pytest.fixture
+def reading(questdb: Any) -> Callable[..., Any]:
+    """Open a session of a test, beside the run's server."""
+
+    def open_it(session: Any, source: str = "auto", *, database: bool = True) -> Any:
+        external = questdb.settings.model_copy(update={"mode": "external"})
+        config = Config(
+            daemon=Daemon(data_dir=session.directory.parent), questdb=external if database else QuestDB(mode="off")
+        )
+        return collector.open_session(session.session_id, config=config, source=source)  # type: ignore[arg-type]
+
+    return open_it
+
+
+@pytest.fixture
+def record_files() -> Callable[[SessionOnDisk], None]:
+    """Write the manifest's files and a cursor that says that everything was delivered and found."""
+    return write_records
+
+
+@pytest.fixture
+def deliver(database: Database) -> Callable[[SessionOnDisk], None]:
+    """Bring a session to QuestDB whole."""
+
+    def send(session: SessionOnDisk) -> None:
+        write_records(session)
+        database.send(*session.bodies())
+        with TableReader(database.settings) as table:
+            for stream in STREAMS.values():
+                table.wait_applied(stream, 30)
+
+    return send

@@ -13,67 +13,25 @@ import pyarrow as pa
 import pytest
 
 import collector
-from collector.config import Config, Daemon, QuestDB
+from collector.config import Config, Daemon
 from collector.errors import DatabaseUnavailable, LogError, SessionNotFound, UnknownName, UsageError
-from collector.session.manifest import FileRecord, load_manifest, save_manifest
+from collector.session.manifest import load_manifest, save_manifest
 from collector.storage.csv_log import Released
-from collector.storage.cursor import Cursor, Position, SavedFile, save_cursor
 from collector.storage.files import OperatingSystem
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS
+from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
 
 START_US = 1_700_006_400_000_000
-NOWHERE = QuestDB(mode="off")
-
-
-def record_files(session: Any, *, released: Released | None = None) -> None:
-    """Write the manifest's files and a cursor that says that everything was delivered and found."""
-    manifest = load_manifest(session.directory)
-    saved = []
-    for stream in STREAMS.values():
-        for symbol in session.symbols if stream.per_symbol else [None]:
-            if session.path(stream, symbol).exists():
-                lines = session.lines(stream, symbol)
-                seq = max((int(line.split(",")[stream.seq_index]) for line in lines), default=0)
-                record = FileRecord(stream.name, symbol, f"{symbol}/{stream.file}", len(lines), next_seq=seq + 1)
-                if stream is PRICES and released is not None:
-                    record.released = released
-                manifest.files.append(record)
-                saved.append(SavedFile(stream.name, symbol, Position(1, 0, seq), Position(1, 0, seq)))
-    save_manifest(session.directory, manifest, OperatingSystem())
-    save_cursor(OperatingSystem(), session.directory, Cursor(session.session_id, saved))
 
 
 @pytest.fixture
-def reading(questdb: Any) -> Callable[..., Any]:
-    """Open a session of a test, beside the run's server."""
-
-    def open_it(session: Any, source: str = "auto", *, database: bool = True) -> Any:
-        external = questdb.settings.model_copy(update={"mode": "external"})
-        config = Config(daemon=Daemon(data_dir=session.directory.parent), questdb=external if database else NOWHERE)
-        return collector.open_session(session.session_id, config=config, source=source)  # type: ignore[arg-type]
-
-    return open_it
-
-
-@pytest.fixture
-def delivered(make_session: Callable[..., Any], database: Any, gap_line: Callable[..., str]) -> Any:
+def delivered(make_session: Callable[..., Any], deliver: Callable[[Any], None], gap_line: Callable[..., str]) -> Any:
     """Give a session of two symbols that QuestDB has whole, with a ledger."""
     session = make_session(["BTC_USDT", "ETH_USDT"])
     for symbol in session.symbols:
         session.write_market(symbol)
     session.append(GAPS, None, [gap_line(1, "sequence", "prices", "BTC_USDT", (5, 7))])
-    record_files(session)
-    database.send(*session.bodies())
-    wait_until_held(database, session)
+    deliver(session)
     return session
-
-
-def wait_until_held(database: Any, session: Any) -> None:
-    from collector.reading.table_reader import TableReader
-
-    with TableReader(database.settings) as table:
-        for stream in STREAMS.values():
-            table.wait_applied(stream, 30)
 
 
 @pytest.mark.parametrize("name", [PRICES.name, ORDERBOOK.name, OHLCV.name, GAPS.name])
@@ -171,7 +129,10 @@ def test_all_segments_count_and_no_torn_tail(
 
 
 def test_a_repair_that_stands_behind_later_trades_is_put_in_its_place(
-    make_session: Callable[..., Any], database: Any, reading: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    make_session: Callable[..., Any],
+    deliver: Callable[[Any], None],
+    reading: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows come by time, and by number within one time, from both stores, at once and in batches."""
     monkeypatch.setattr("collector.reading.csv_arrow.BLOCK_BYTES", 2000)
@@ -192,9 +153,7 @@ def test_a_repair_that_stands_behind_later_trades_is_put_in_its_place(
         fields[0], fields[6] = str(int(fields[0]) // 4_000_000 * 4_000_000), str(seq)
         numbered.append(",".join(fields))
     path.write_text("\n".join([header, *numbered]) + "\n")
-    record_files(session)
-    database.send(*session.bodies())
-    wait_until_held(database, session)
+    deliver(session)
     order = sorted((int(line.split(",")[0]), int(line.split(",")[6])) for line in numbered)
     for source in ("questdb", "csv"):
         rows = reading(session, source).prices("BTC_USDT")
@@ -203,7 +162,10 @@ def test_a_repair_that_stands_behind_later_trades_is_put_in_its_place(
 
 
 def test_the_csv_serves_where_questdb_lacks_something(
-    delivered: Any, make_session: Callable[..., Any], reading: Callable[..., Any]
+    delivered: Any,
+    make_session: Callable[..., Any],
+    reading: Callable[..., Any],
+    record_files: Callable[[Any], None],
 ) -> None:
     """Never delivered, still running, or a row of it refused: and it says so."""
     assert reading(delivered).source == "questdb"
