@@ -19,7 +19,7 @@ from collector.config import Config
 from collector.describe import Rates, describe_session
 from collector.errors import ConnectionLost, UsageError
 from collector.events import Gap
-from collector.exchanges.base import Exchange, Listing
+from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.candle_sources.base import CandleSource
 from collector.exchanges.candle_sources.registry import SOURCES, create_source
 from collector.exchanges.registry import create_exchange, exchange_class
@@ -29,7 +29,7 @@ from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest, fetch_volumes
 from collector.feeds.sink import ResumePoint
-from collector.orders import choose_listings, subscriptions_of
+from collector.orders import check_offer, choose_listings, subscriptions_of
 from collector.reading.csv_rows import CsvHistory, look_up_trades
 from collector.requests import StartRequest
 from collector.session.manifest import Manifest, public_url
@@ -41,7 +41,7 @@ from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
-from collector.streams import ORDERBOOK, PRICES, Stream, stream_of
+from collector.streams import KLINES, ORDERBOOK, PRICES, Stream, stream_of
 
 RAW_FILE = "raw.rec"
 
@@ -133,6 +133,8 @@ class Collection:
             await self._resolve_symbols(listed)
             listings = choose_listings(dialect, listed, manifest.symbols, going_on=self._order.go_on)
             exchange = create_exchange(manifest.exchange, listings)
+            if not (self._order.whatever_offered or self._order.go_on):
+                check_offer(exchange, listings, manifest.data_types)
             if self._order.ws_url or self._order.rest_url:
                 manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
             self._session = self._make_session(exchange)
@@ -151,7 +153,7 @@ class Collection:
         self._give_up_vanished(exchange)
         self._feed = Feed(
             exchange,
-            subscriptions_of(list(exchange.native_of), manifest.data_types, exchange),
+            self._subscriptions(exchange, listings),
             self._session.buffer,
             config=settings,
             clock=parts.clock,
@@ -164,6 +166,7 @@ class Collection:
             recorder=self._recorder,
             rest=self._rest,
             allowance=allowance,
+            records_klines=KLINES.name in manifest.data_types,
         )
 
         self._repairer = self._make_repairer(exchange, listings, allowance)
@@ -194,7 +197,9 @@ class Collection:
                 continue
             point = points.get(symbol, ResumePoint())
             for stream in self._manifest.data_types:
-                since_us = {PRICES.name: point.last_trade_us, ORDERBOOK.name: point.last_book_us}.get(stream)
+                since_us = {PRICES.name: point.last_trade_us, ORDERBOOK.name: point.last_book_us}.get(
+                    stream, point.last_other_us.get(stream)
+                )
                 detail = f"{exchange.name} does not trade {symbol} any more."
                 gap = Gap(symbol, stream, "rejected", since_us or point.last_event_us, None, detail=detail)
                 self.session.buffer.add_gap(gap)
@@ -215,6 +220,13 @@ class Collection:
             limit=self._parts.config.session.max_symbols,
             exchange=manifest.exchange,
         )
+
+    def _subscriptions(self, exchange: Exchange, listings: Sequence[Listing]) -> list[Subscription]:
+        """Return what the feed shall deliver; a replay has no answers to what is asked for at an interval."""
+        wanted = subscriptions_of(listings, self._manifest.data_types, exchange)
+        if not self._manifest.recording:
+            return wanted
+        return [one for one in wanted if one.stream not in exchange.polled_streams]
 
     async def _ask_listing(self, dialect: Exchange) -> list[Listing]:
         if self._rest is None:
@@ -374,6 +386,7 @@ def facts_of(manifest: Manifest) -> Facts:
         prices_count=rows.get("prices", 0),
         orderbook_count=rows.get("orderbook", 0),
         candles_count=rows.get("ohlcv", 0),
+        other_counts={name: rows.get(name, 0) for name in manifest.data_types if name not in ("prices", "orderbook")},
         gaps_count=manifest.gaps,
         open_gaps=manifest.open_gaps,
         errors_count=manifest.errors,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from collector.errors import ConfigError, UnknownName, nearest_names
-from collector.streams import BOOK_LEVELS, DATA_TYPES, MAX_BOOK_LEVELS
+from collector.streams import ALL_DATA_TYPES, BOOK_LEVELS, DATA_TYPES, MAX_BOOK_LEVELS
 
 DEFAULT_FILE = "config.toml"
 
@@ -52,13 +52,14 @@ class SessionDefaults(_Section):
     heartbeat_interval_s: Seconds = 10
     max_symbols: Count = 1000
     record_raw: bool = False
+    record_open_klines: bool = False
 
     @field_validator("data_types")
     @classmethod
     def _known_data_types(cls, names: list[str]) -> list[str]:
         for name in names:
-            if name not in DATA_TYPES:
-                raise ValueError(str(UnknownName("data type", name, list(DATA_TYPES))))
+            if name not in (*DATA_TYPES, ALL_DATA_TYPES):
+                raise ValueError(str(UnknownName("data type", name, [*DATA_TYPES, ALL_DATA_TYPES])))
         return names
 
 
@@ -107,6 +108,7 @@ class Feed(_Section):
     snapshot_timeout_s: Seconds = 10
     snapshots_per_s: Annotated[float, Field(gt=0)] = 4
     rest_max_bytes: Count = 64 * 1024 * 1024
+    poll_interval_s: Seconds = 10
     proxy: str = ""
     compression: bool = False
 

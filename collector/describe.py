@@ -12,7 +12,7 @@ from collector.session.session import SessionStatus as Facts
 from collector.status import BufferStatus, LinkStatus, QuestDBStatus, ReplicaState, SessionStatus, SymbolStatus
 from collector.storage.delivery import ReplicatorStatus, SessionDelivery, State
 from collector.storage.sessions import SessionRow
-from collector.streams import OHLCV, ORDERBOOK, PRICES
+from collector.streams import DATA_TYPES, KLINES, OHLCV, ORDERBOOK, PRICES
 
 RATE_WINDOW_S = 10.0
 
@@ -23,6 +23,7 @@ _REPLICA_STATES: Mapping[State, ReplicaState] = {
     State.SUSPENDED: "SUSPENDED",
     State.FAILED: "FAILED",
 }
+_OTHERS = tuple(name for name in DATA_TYPES if name not in (PRICES.name, ORDERBOOK.name))
 _STATE_ORDER = ("rejected", "silent", "waiting", "live")
 
 FileRows = Mapping[tuple[str, str], int]
@@ -82,6 +83,7 @@ def describe_session(
             PRICES.name: facts.prices_count,
             ORDERBOOK.name: facts.orderbook_count,
             OHLCV.name: facts.candles_count,
+            **facts.other_counts,
             "gaps": facts.gaps_count,
         },
         delivered_rows=delivery.acknowledged_rows,
@@ -140,7 +142,8 @@ def _describe_symbol(
     now_us: int,
 ) -> SymbolStatus:
     prices, book = streams.get(PRICES.name), streams.get(ORDERBOOK.name)
-    collected = [stream for stream in (prices, book) if stream is not None]
+    # The exchange's candles are asked for with the trades, and say nothing of a session that does not record them.
+    collected = [stream for name, stream in streams.items() if name != KLINES.name or (name, symbol) in file_rows]
     events = [stream.last_event_us for stream in collected if stream.last_event_us is not None]
     received = [stream.last_received_us for stream in collected if stream.last_received_us is not None]
     states = {stream.state for stream in collected}
@@ -157,6 +160,7 @@ def _describe_symbol(
         orderbook=file_rows.get((ORDERBOOK.name, symbol), 0),
         orderbook_per_s=rates.per_s(ORDERBOOK.name, symbol),
         candles_closed=file_rows.get((OHLCV.name, symbol), 0),
+        others={name: file_rows[name, symbol] for name in _OTHERS if (name, symbol) in file_rows},
         gaps=gaps[0],
         gaps_open=gaps[1],
         duplicates=sum(stream.duplicates for stream in collected),
@@ -236,7 +240,7 @@ def session_row(facts: Facts) -> SessionRow:
         start_us=facts.started_us,
         end_us=facts.ended_us,
         duration_s=None if facts.started_us is None else (ended - facts.started_us) / 1_000_000,
-        records_collected=facts.prices_count + facts.orderbook_count,
+        records_collected=facts.prices_count + facts.orderbook_count + sum(facts.other_counts.values()),
         prices_count=facts.prices_count,
         orderbook_count=facts.orderbook_count,
         candles_count=facts.candles_count,

@@ -185,6 +185,7 @@ class Ticker(msgspec.Struct, gc=False):
     update_id: int | None
     received_us: int
     timed: bool = True
+    source: str = "ws"
 
 
 class Acknowledged(msgspec.Struct, gc=False):
@@ -229,6 +230,9 @@ Event = (
     | Rejected
     | ServerNotice
 )
+
+MarketEvent = Funding | OpenInterest | Liquidation | Ticker
+"""What is known of a market beside its trades, its book and its candles."""
 
 GapCause = Literal[
     "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected",

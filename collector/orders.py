@@ -12,7 +12,7 @@ from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.registry import exchange_class
 from collector.exchanges.selection import parse_selector
 from collector.requests import StartRequest
-from collector.streams import DATA_TYPES, MAX_BOOK_LEVELS
+from collector.streams import ALL_DATA_TYPES, DATA_TYPES, MAX_BOOK_LEVELS
 
 
 def check_order(order: StartRequest, config: Config) -> StartRequest:
@@ -41,15 +41,42 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
             hint="Give another --book-levels.",
         )
     data_types = order.data_types or tuple(config.session.data_types)
+    every = ALL_DATA_TYPES in data_types
+    data_types = expand_data_types(data_types, dialect)
     for data_type in data_types:
         if data_type not in DATA_TYPES:
             raise UnknownName("data type", data_type, list(DATA_TYPES))
+        if data_type not in dialect.streams:
+            raise not_offered(data_type, order.exchange, dialect.streams)
     return msgspec.structs.replace(
         order,
         book_levels=levels,
         symbols=tuple(dict.fromkeys(order.symbols)),
         data_types=tuple(dict.fromkeys(data_types)),
+        whatever_offered=order.whatever_offered or every,
     )
+
+
+def expand_data_types(data_types: Sequence[str], dialect: type[Exchange]) -> tuple[str, ...]:
+    """Return the data types with ``all`` replaced by those that an exchange offers."""
+    if ALL_DATA_TYPES not in data_types:
+        return tuple(data_types)
+    return tuple(name for name in DATA_TYPES if name in dialect.streams)
+
+
+def not_offered(data_type: str, of: str, offered: Sequence[str]) -> UsageError:
+    """Return the error of a data type that an exchange, or one of its markets, does not have."""
+    names = ", ".join(name for name in DATA_TYPES if name in offered)
+    return UsageError(f"{of} does not offer {data_type}.", hint=f"It offers {names}.")
+
+
+def check_offer(exchange: Exchange, listings: Sequence[Listing], data_types: Sequence[str]) -> None:
+    """Raise UsageError where a symbol's market does not have a data type."""
+    for listing in listings:
+        offered = exchange.offers(listing)
+        for data_type in data_types:
+            if data_type not in offered:
+                raise not_offered(data_type, f"{listing.symbol} on {exchange.name}", offered)
 
 
 def choose_listings(
@@ -79,8 +106,12 @@ def choose_listings(
     return chosen
 
 
-def subscriptions_of(symbols: Sequence[str], data_types: Sequence[str], exchange: Exchange) -> list[Subscription]:
-    """Return what a feed must deliver: the data types and, beside prices, the exchange's own candles if it has any."""
-    klines = ["klines"] if "prices" in data_types and "klines" in exchange.streams else []
-    streams = [*data_types, *klines]
-    return [Subscription(stream, symbol) for stream in streams for symbol in symbols]
+def subscriptions_of(listings: Sequence[Listing], data_types: Sequence[str], exchange: Exchange) -> list[Subscription]:
+    """Return what a feed must deliver: the data types and, beside prices, the exchange's own candles if it has any.
+
+    What a symbol's market does not have is left out.
+    """
+    klines = ["klines"] if "prices" in data_types else []
+    streams = dict.fromkeys([*data_types, *klines])
+    offered = {listing.symbol: exchange.offers(listing) for listing in listings}
+    return [Subscription(stream, symbol) for stream in streams for symbol in offered if stream in offered[symbol]]

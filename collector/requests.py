@@ -20,7 +20,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Args:
         exchange: the exchange's name.
         symbols: ``BASE_QUOTE`` each.
-        data_types: what to collect, of ``streams.DATA_TYPES``.
+        data_types: what to collect, of ``streams.DATA_TYPES``, or ``all``.
         duration_s: after how long to stop it; None runs until it is stopped.
         label: a note of the person's own.
         session_id: the id to give it; empty makes one.
@@ -31,6 +31,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         go_on: continue the existing session ``session_id`` where it was interrupted.
         reach_timeout_s: refuse (ConnectionLost, nothing written) when the exchange does not answer within this time;
             None waits as the feed's own limits say.
+        whatever_offered: a data type that one of the symbols' markets does not have is left out there, and is no error.
         recording: the name of the recording that is replayed; empty for a live session.
     """
 
@@ -47,6 +48,7 @@ class StartRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     record_raw: bool | None = None
     go_on: bool = False
     reach_timeout_s: float | None = None
+    whatever_offered: bool = False
     recording: str = ""
 
 

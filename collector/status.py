@@ -32,6 +32,8 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     orderbook: int = 0
     orderbook_per_s: float = 0.0
     candles_closed: int = 0
+    others: dict[str, int] = {}
+    """Rows of each other data type that is collected."""
     gaps: int = 0
     gaps_open: int = 0
     duplicates: int = 0

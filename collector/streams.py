@@ -1,7 +1,8 @@
 """The registry of streams: each is a CSV file and its QuestDB table.
 
 The CSV writer, the replicator, the importer, the verifier, the reader, the test of the migrations and the documentation
-all read this registry. A new data type is one entry here, one migration and one branch in a parser.
+all read this registry. A new data type is one entry here, one migration, a format in ``session/rows.py`` and one branch
+in a parser.
 """
 
 from __future__ import annotations
@@ -237,7 +238,93 @@ GAPS = Stream(
     keyed=True,
 )
 
-STREAMS: dict[str, Stream] = {stream.name: stream for stream in (PRICES, ORDERBOOK, OHLCV, GAPS)}
+_RECEIPT = (("seq", Kind.LONG), ("received_at", Kind.TIMESTAMP), ("source", Kind.SYMBOL))
+
+FUNDING = Stream(
+    name="funding",
+    file="funding.csv",
+    table="tick_funding",
+    columns=_columns(
+        ("timestamp", Kind.TIMESTAMP),
+        ("funding_rate", Kind.DOUBLE),
+        ("next_funding", Kind.TIMESTAMP),
+        ("mark_price", Kind.DOUBLE),
+        ("index_price", Kind.DOUBLE),
+        *_RECEIPT,
+    ),
+    keys=_TICK_KEYS,
+)
+
+OPEN_INTEREST = Stream(
+    name="open_interest",
+    file="open_interest.csv",
+    table="tick_open_interest",
+    columns=_columns(
+        ("timestamp", Kind.TIMESTAMP),
+        ("amount", Kind.DOUBLE),
+        ("value", Kind.DOUBLE),
+        *_RECEIPT,
+    ),
+    keys=_TICK_KEYS,
+)
+
+LIQUIDATIONS = Stream(
+    name="liquidations",
+    file="liquidations.csv",
+    table="tick_liquidations",
+    columns=_columns(
+        ("timestamp", Kind.TIMESTAMP),
+        ("price", Kind.DOUBLE),
+        ("volume", Kind.DOUBLE),
+        ("side", Kind.SYMBOL),
+        *_RECEIPT,
+    ),
+    keys=_TICK_KEYS,
+)
+
+TICKERS = Stream(
+    name="tickers",
+    file="tickers.csv",
+    table="tick_tickers",
+    columns=_columns(
+        ("timestamp", Kind.TIMESTAMP),
+        ("bid", Kind.DOUBLE),
+        ("bid_qty", Kind.DOUBLE),
+        ("ask", Kind.DOUBLE),
+        ("ask_qty", Kind.DOUBLE),
+        ("update_id", Kind.LONG),
+        *_RECEIPT,
+    ),
+    keys=_TICK_KEYS,
+)
+
+KLINES = Stream(
+    name="klines",
+    file="klines.csv",
+    table="exchange_klines",
+    columns=_columns(
+        ("timestamp", Kind.TIMESTAMP),
+        ("interval", Kind.SYMBOL),
+        ("open", Kind.DOUBLE),
+        ("high", Kind.DOUBLE),
+        ("low", Kind.DOUBLE),
+        ("close", Kind.DOUBLE),
+        ("volume", Kind.DOUBLE),
+        ("quote_volume", Kind.DOUBLE),
+        ("trades_count", Kind.LONG),
+        ("taker_buy_volume", Kind.DOUBLE),
+        ("is_closed", Kind.BOOLEAN),
+        ("seq", Kind.LONG),
+        ("received_at", Kind.TIMESTAMP),
+    ),
+    keys=("timestamp", "session_id", "symbol", "interval"),
+    keyed=True,
+)
+
+STREAMS: dict[str, Stream] = {
+    stream.name: stream
+    for stream in (PRICES, ORDERBOOK, OHLCV, GAPS, FUNDING, OPEN_INTEREST, LIQUIDATIONS, TICKERS, KLINES)
+}
 
 
 def stream_of(name: str, book_levels: int = BOOK_LEVELS) -> Stream | None:
@@ -245,5 +332,8 @@ def stream_of(name: str, book_levels: int = BOOK_LEVELS) -> Stream | None:
     return book_stream(book_levels) if name == ORDERBOOK.name else STREAMS.get(name)
 
 
-DATA_TYPES = ("prices", "orderbook")
+DATA_TYPES = ("prices", "orderbook", "funding", "open_interest", "liquidations", "tickers", "klines")
 """What a person can ask a session to collect; candles and the ledger come with it."""
+
+ALL_DATA_TYPES = "all"
+"""The word for every data type that the exchange offers."""

@@ -93,7 +93,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         ("[exchange.binance]\nws = 'x'", "Unknown key 'exchange.binance.ws'", "ws_url"),
         ("[feed]\nqqq = 1", "Unknown key 'feed.qqq'", "Known here: "),
         ("[session]\nflush_interval_s = 0", "'session.flush_interval_s'", "comment"),
-        ("[session]\ndata_types = ['price']", "There is no data type 'price'. Did you mean prices?", ""),
+        ("[session]\ndata_types = ['price']", "There is no data type 'price'. Did you mean prices", ""),
         ("[api]\nhost = '0.0.0.0'", "only loopback", ""),
         ("[questdb]\nilp_port = 9009", "acknowledges nothing", "QUESTDB_ILP_PORT"),
         ("[questdb]\nmode = 'embeded'", "'questdb.mode'", ""),

@@ -7,9 +7,11 @@ import pytest
 from collector.config import Config
 from collector.errors import UnknownName, UsageError
 from collector.exchanges.base import Listing
+from collector.exchanges.binance import Binance
 from collector.exchanges.registry import create_exchange
-from collector.orders import check_order, choose_listings, subscriptions_of
+from collector.orders import check_offer, check_order, choose_listings, subscriptions_of
 from collector.requests import StartRequest
+from collector.streams import DATA_TYPES
 
 LISTINGS = [
     Listing("BTC_USDT", "BTCUSDT", "BTC", "USDT"),
@@ -92,9 +94,49 @@ def test_a_symbol_that_is_not_traded_now_is_refused() -> None:
 def test_prices_bring_the_exchanges_own_candles_with_them() -> None:
     """Klines are subscribed to, to be compared with ours; a session of books alone does without."""
     both = ["prices", "orderbook"]
-    assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("binance"))] == [*both, "klines"]
-    assert [s.stream for s in subscriptions_of(["A_B"], both, create_exchange("coinbase"))] == both
-    assert [s.stream for s in subscriptions_of(["A_B"], ["orderbook"], create_exchange("binance"))] == ["orderbook"]
+    listing = LISTINGS[:1]
+    assert [s.stream for s in subscriptions_of(listing, both, create_exchange("binance"))] == [*both, "klines"]
+    assert [s.stream for s in subscriptions_of(listing, both, create_exchange("coinbase"))] == both
+    assert [s.stream for s in subscriptions_of(listing, ["orderbook"], create_exchange("binance"))] == ["orderbook"]
+    recorded = subscriptions_of(listing, ["klines", "prices"], create_exchange("binance"))
+    assert [s.stream for s in recorded] == ["klines", "prices"]
+
+
+def test_a_data_type_that_the_exchange_does_not_offer_is_refused_with_what_it_offers() -> None:
+    """Spot has no funding: that is said before a session begins."""
+    with pytest.raises(UsageError, match="binance does not offer funding") as raised:
+        check_order(order(data_types=("prices", "funding")), Config())
+    assert raised.value.hint is not None
+    assert "prices, orderbook" in raised.value.hint
+
+
+def test_all_is_every_data_type_that_the_exchange_offers() -> None:
+    """And what one of its markets does not have is then left out there."""
+    checked = check_order(order(data_types=("all",)), Config())
+    offered = create_exchange("binance").streams
+    assert checked.data_types == tuple(name for name in DATA_TYPES if name in offered)
+    assert checked.whatever_offered
+    assert not check_order(order(), Config()).whatever_offered
+
+
+class Mixed(Binance):
+    """An exchange with a market of spot and one of contracts."""
+
+    streams = ("prices", "orderbook", "klines", "funding")
+
+    def offers(self, listing: Listing) -> tuple[str, ...]:
+        return self.streams if listing.symbol.endswith("-SWAP") else self.streams[:3]
+
+
+def test_a_market_without_a_data_type_is_named() -> None:
+    """Where one exchange has several kinds of markets, each symbol is looked at."""
+    swap = Listing("BTC_USDT-SWAP", "BTCSWAP", "BTC", "USDT")
+    exchange = Mixed([*LISTINGS[:1], swap])
+    check_offer(exchange, [swap], ["prices", "funding"])
+    with pytest.raises(UsageError, match="BTC_USDT on binance does not offer funding"):
+        check_offer(exchange, [swap, LISTINGS[0]], ["prices", "funding"])
+    wanted = subscriptions_of([swap, LISTINGS[0]], ["prices", "funding"], exchange)
+    assert [(s.stream, s.symbol) for s in wanted if s.stream == "funding"] == [("funding", "BTC_USDT-SWAP")]
 
 
 def test_a_misspelt_rule_is_refused_before_anything_is_asked() -> None:

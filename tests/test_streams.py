@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Kind, Stream
+from collector.streams import DATA_TYPES, GAPS, KLINES, OHLCV, ORDERBOOK, PRICES, STREAMS, Kind, Stream
 
 EVERY = pytest.mark.parametrize("stream", STREAMS.values(), ids=list(STREAMS))
 
@@ -74,5 +74,16 @@ def test_candles_and_gaps_are_keyed_by_what_they_are() -> None:
 
 
 def test_the_data_types_that_can_be_asked_for_are_streams_of_ticks() -> None:
-    """What a person asks for is a stream whose rows have a number for identity."""
-    assert all(not STREAMS[name].keyed and "seq" in STREAMS[name].keys for name in DATA_TYPES)
+    """What a person asks for is a stream whose rows have a number for identity, but for candles, which have a time."""
+    ticks = [STREAMS[name] for name in DATA_TYPES if name != "klines"]
+    assert all(not stream.keyed and "seq" in stream.keys for stream in ticks)
+    assert KLINES.keyed
+    assert KLINES.keys == OHLCV.keys
+
+
+def test_a_data_type_says_when_and_from_where_it_came() -> None:
+    """Each row has the time of its receipt, and what may come over two ways says which."""
+    for name in DATA_TYPES:
+        columns = [column.name for column in STREAMS[name].columns]
+        assert columns[columns.index("seq") + 1] == "received_at"
+        assert ("source" in columns) is (name not in ("orderbook", "klines"))

@@ -70,16 +70,16 @@ def _each_once(text: str, read: Callable[[str], str]) -> tuple[str, ...]:
 
 
 def parse_data_types(text: str) -> tuple[str, ...]:
-    """Return comma-separated data types, each once; raise UnknownName with the nearest names."""
-    from collector.streams import DATA_TYPES
+    """Return comma-separated data types, each once, or ``all`` alone; raise UnknownName with the nearest names."""
+    from collector.streams import ALL_DATA_TYPES, DATA_TYPES
 
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     for name in names:
-        if name not in DATA_TYPES:
-            raise UnknownName("data type", name, list(DATA_TYPES))
+        if name not in (*DATA_TYPES, ALL_DATA_TYPES):
+            raise UnknownName("data type", name, [*DATA_TYPES, ALL_DATA_TYPES])
     if not names:
-        raise UsageError("No data type was given.", hint=f"Known: {', '.join(DATA_TYPES)}.")
-    return names
+        raise UsageError("No data type was given.", hint=f"Known: {', '.join(DATA_TYPES)}, or {ALL_DATA_TYPES}.")
+    return (ALL_DATA_TYPES,) if ALL_DATA_TYPES in names else names
 
 
 def check_exchange(name: str) -> str:
@@ -143,9 +143,9 @@ def _exchange_names() -> Sequence[str]:
 
 
 def _data_type_names() -> Sequence[str]:
-    from collector.streams import DATA_TYPES
+    from collector.streams import ALL_DATA_TYPES, DATA_TYPES
 
-    return DATA_TYPES
+    return (*DATA_TYPES, ALL_DATA_TYPES)
 
 
 EXCHANGE = _Checked("exchange", check_exchange, _exchange_names)

@@ -40,7 +40,11 @@ _SAY_EVERY_S = 5.0
 @click.option("--exchange", type=EXCHANGE, help="The exchange that was recorded.")
 @click.option("--symbols", type=SYMBOLS, help="Symbols of the recording, comma-separated: BTC_USDT,ETH_USDT.")
 @click.option("--speed", type=SPEED, default="real", help="real, max, or a factor: 10x.  [default: real]")
-@click.option("--data-types", type=DATA_TYPES, help="prices,orderbook or one of them.  [default: session.data_types]")
+@click.option(
+    "--data-types",
+    type=DATA_TYPES,
+    help="prices,orderbook,… or all that the exchange offers.  [default: session.data_types]",
+)
 @click.option(
     "--duration", "duration_s", type=DURATION, help="Stop after 90s, 15m, 1h.  [default: the recording's end]"
 )
@@ -134,12 +138,15 @@ def _start_server(
     import os
 
     from collector.config import load_config
+    from collector.exchanges.registry import exchange_class
+    from collector.orders import expand_data_types
     from collector.sim.child import start_replay
 
     data_types = asked.data_types
     if not data_types and not serve:
         data_types = tuple(load_config(config_path, environment=os.environ).session.data_types)
-    if "prices" in data_types:
+    data_types = expand_data_types(data_types, exchange_class(asked.exchange))
+    if "prices" in data_types and "klines" not in data_types:
         data_types = (*data_types, "klines")  # a session takes the exchange's candles too, to compare its own with
     return start_replay(
         recording,

@@ -15,7 +15,7 @@ import click
 from collector.cli.options import EXCHANGE, SYMBOLS_OR_RULES, config_option, data_dir_option
 from collector.cli.output import EXIT_FAILED
 from collector.errors import CollectorError, ConnectionLost, DaemonNotRunning, ExchangeRefused
-from collector.streams import DATA_TYPES
+from collector.streams import ORDERBOOK, PRICES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collector.reading.report import Report
     from collector.status import DaemonStatus, SessionStatus
 
+_DATA_TYPES = (PRICES.name, ORDERBOOK.name)
 _REACH_TIMEOUT_S = 10.0
 _DATA_TIMEOUT_S = 3.0
 _DRAW_INTERVAL_S = 0.5
@@ -144,7 +145,7 @@ def _start(data_dir: Path, exchange: str, symbols: tuple[str, ...]) -> SessionSt
     request = StartRequest(
         exchange=exchange,
         symbols=symbols,
-        data_types=DATA_TYPES,
+        data_types=_DATA_TYPES,
         reach_timeout_s=_REACH_TIMEOUT_S if exchange != "sim" else None,
     )
     session = read_session(ask(data_dir, "start", to_arguments(request), timeout_s=None))

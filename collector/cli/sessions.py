@@ -41,7 +41,11 @@ _WATCH_PLAIN_INTERVAL_S = 5.0
     required=True,
     help="Comma-separated: BTC_USDT,ETH_USDT; top:50 or top:50:EUR by 24 h volume; all:USDT.",
 )
-@click.option("--data-types", type=DATA_TYPES, help="prices,orderbook or one of them.  [default: session.data_types]")
+@click.option(
+    "--data-types",
+    type=DATA_TYPES,
+    help="prices,orderbook,… or all that the exchange offers.  [default: session.data_types]",
+)
 @click.option("--duration", "duration_s", type=DURATION, help="Stop after 90s, 15m, 1h, 2d.  [default: never]")
 @click.option("--label", type=LABEL, default="", help="A note of your own, kept with the session.")
 @click.option("--id", "session_id", default="", help="The session's id.  [default: time, exchange and four digits]")

@@ -29,7 +29,7 @@ from collector.session.states import FINAL, RUNNING
 from collector.storage.csv_log import CsvLog, Incident, Write, closed_name
 from collector.storage.cursor import CURSOR_FILE, Cursor, CursorUnreadable, load_cursor
 from collector.storage.files import Files
-from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
+from collector.streams import DATA_TYPES, GAPS, ORDERBOOK, STREAMS, Stream
 
 _PREFIX = "session_"
 _TEMPORARY = (".tmp", ".next")
@@ -167,7 +167,9 @@ class SessionFiles:
 
     def _known(self, manifest: Manifest) -> list[tuple[Stream, str | None]]:
         found: list[tuple[Stream, str | None]] = [(GAPS, None)]
-        for stream in (PRICES, ORDERBOOK, OHLCV):
+        for stream in STREAMS.values():
+            if not stream.per_symbol:
+                continue
             recorded = {file.symbol for file in manifest.files if file.stream == stream.name and file.symbol}
             found += [(stream, symbol) for symbol in sorted(recorded | set(symbols_in(self.directory, stream)))]
         return found
@@ -377,7 +379,8 @@ def exchange_in(session_id: str) -> str:
 def _earliest_us(directory: Path, symbols: Sequence[str], default_us: int) -> int:
     times = []
     for symbol in symbols:
-        for stream in (PRICES, ORDERBOOK):
+        for name in DATA_TYPES:
+            stream = STREAMS[name]
             row = next(iter(read_rows(directory, stream, symbol)), None)
             if row is not None:
                 times.append(int(row[0]))

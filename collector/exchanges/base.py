@@ -18,7 +18,7 @@ from collector.events import BookDelta, BookSnapshot, Event, Level, Trade
 
 
 class Subscription(msgspec.Struct, frozen=True):
-    """One stream of one symbol: ``prices``, ``orderbook`` or ``klines`` of ``BASE_QUOTE``."""
+    """One stream (a data type, ``streams.DATA_TYPES``) of one symbol, ``BASE_QUOTE``."""
 
     stream: str
     symbol: str
@@ -119,7 +119,11 @@ class Exchange(ABC):
     rest_url: str
     limits: Limits
     streams: tuple[str, ...] = ("prices", "orderbook", "klines")
-    """What can be subscribed to."""
+    """The data types that can be had: subscribed to or, those of ``polled_streams``, asked for over REST."""
+    polled_streams: tuple[str, ...] = ()
+    """Those of ``streams`` that no websocket channel delivers: ``plan`` never sees them, ``poll_requests`` does."""
+    quiet_streams: frozenset[str] = frozenset({"liquidations"})
+    """Those that say something only when something happens, maybe not for hours: their silence is no fault."""
     trade_ids_contiguous: bool
     """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
     trade_ids_ordered: bool = True
@@ -146,6 +150,7 @@ class Exchange(ABC):
     def __init__(self, listings: Sequence[Listing] = ()) -> None:
         self.symbol_of = {listing.native: listing.symbol for listing in listings}
         self.native_of = {listing.symbol: listing.native for listing in listings}
+        self.listing_of = {listing.symbol: listing for listing in listings}
 
     @abstractmethod
     def listing_request(self) -> Request:
@@ -162,6 +167,10 @@ class Exchange(ABC):
     def write_listing(self, symbols: Sequence[str]) -> bytes | None:  # noqa: ARG002  for dialects that override it
         """Return what the exchange would answer if it listed these symbols alone, for a replay; None: as Binance."""
         return None
+
+    def offers(self, listing: Listing) -> tuple[str, ...]:  # noqa: ARG002  for dialects of several kinds of markets
+        """Return which of ``streams`` an instrument has: spot has no funding, a dated contract neither."""
+        return self.streams
 
     @abstractmethod
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
@@ -220,6 +229,25 @@ class Exchange(ABC):
             MessageError: it is not one.
         """
         raise MessageError(f"{self.name} is not asked for volumes.")
+
+    def poll_requests(self, subscriptions: Sequence[Subscription]) -> Sequence[Request]:  # noqa: ARG002  few need it
+        """Return what to ask again and again for subscriptions of ``polled_streams``; one answer may serve several."""
+        return ()
+
+    def parse_poll(
+        self,
+        request: Request,
+        body: bytes,  # noqa: ARG002  for dialects that override it
+        received_us: int,  # noqa: ARG002
+    ) -> Sequence[Event]:
+        """Read the answer to one of ``poll_requests``; the events have ``source="rest"``.
+
+        Events of symbols that nobody subscribed to are passed over by whoever asked.
+
+        Raises:
+            MessageError: it is none.
+        """
+        raise MessageError(f"{self.name} is not asked for {request.path}.")
 
     def current_path(self, path: str) -> str:
         """Return the path that a request would have today whose answer was recorded under another one, for a replay."""

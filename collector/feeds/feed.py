@@ -22,11 +22,16 @@ from collector.events import (
     BookDelta,
     BookSnapshot,
     Event,
+    Funding,
     Kline,
+    Liquidation,
+    MarketEvent,
     OffBookPrint,
+    OpenInterest,
     PastTrade,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
@@ -34,15 +39,19 @@ from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, judge, stay_away_s
 from collector.feeds.connection import Receiver
 from collector.feeds.link import END_OF_RECORDING, Gate, Line, Link
+from collector.feeds.poller import Poller
 from collector.feeds.rest import Rest, fetch_listing
 from collector.feeds.sink import Recorder, ResumePoint, Sink
 from collector.feeds.status import FeedStatus
-from collector.feeds.tracks import BookTrack, KlineTrack, Track, TradeTrack, create_track
+from collector.feeds.tracks import BookTrack, KlineTrack, MarketTrack, Track, TradeTrack, create_track
 from collector.streams import BOOK_LEVELS
 
 __all__ = ["END_OF_RECORDING", "Feed", "ResumePoint", "fetch_listing"]
 
 _SAMPLE_BYTES = 200
+_STREAM_OF: dict[type, str] = {
+    Funding: "funding", OpenInterest: "open_interest", Liquidation: "liquidations", Ticker: "tickers",
+}  # fmt: skip
 _COMPLAINT_INTERVAL_S = 10.0
 
 
@@ -61,6 +70,7 @@ class Feed:
         recorder: keeps raw messages; None costs nothing.
         rest: the client to ask the exchange with; None makes one of the feed's own.
         allowance: shares the exchange's limits with other feeds of the same exchange; None: nobody else asks it.
+        records_klines: the exchange's candles are rows of the session, too.
         random: returns floats in [0, 1), for the jitter of delays.
     """
 
@@ -81,6 +91,7 @@ class Feed:
         recorder: Recorder | None = None,
         rest: Rest | None = None,
         allowance: Allowance | None = None,
+        records_klines: bool = False,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.first_data = asyncio.Event()
@@ -104,14 +115,28 @@ class Feed:
         self._trades: dict[str, TradeTrack] = {}
         self._books: dict[str, BookTrack] = {}
         self._klines: dict[str, KlineTrack] = {}
+        self._market: dict[tuple[str, str], MarketTrack] = {}
+        self._records_klines = records_klines
         self._tracks: dict[Subscription, Track] = {}
         for subscription in subscriptions:
             self._add_track(subscription, (resume or {}).get(subscription.symbol, ResumePoint()))
-        plans = exchange.plan(subscriptions, raw_trades=raw_trades)
+        polled = [one for one in subscriptions if one.stream in exchange.polled_streams]
+        plans = exchange.plan([one for one in subscriptions if one not in set(polled)], raw_trades=raw_trades)
         address = (ws_url or exchange.ws_url).rstrip("/")
         self._address_given = address != exchange.ws_url.rstrip("/")
         self._numbers = itertools.count(len(plans) + 1)
         self._links = [self._create_link(number, address, plan) for number, plan in enumerate(plans, 1)]
+        self._poller = Poller(
+            exchange,
+            [track for one in polled if isinstance(track := self._tracks[one], MarketTrack)],
+            rest=self._rest,
+            settings=config,
+            clock=clock,
+            log=self._log,
+            gate=self._gate,
+            take=self._take_market,
+            observed=self._observed,
+        )
         self._tasks: asyncio.TaskGroup | None = None
         self._running = False
         self._ended = asyncio.Event()
@@ -129,8 +154,9 @@ class Feed:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 links = [tasks.create_task(link.keep(partial(self._receiver, link))) for link in self._links]
-                if links:
-                    await asyncio.wait(links)
+                polling = tasks.create_task(self._poller.run())
+                await asyncio.wait(links or [polling])
+                self._poller.stop()
                 if not self._gate.stopping.is_set():
                     await self._settle_books()
                     self.finished.set()
@@ -169,7 +195,8 @@ class Feed:
         return FeedStatus(
             exchange=self._exchange.name,
             connections=[link.status() for link in self._links],
-            streams=[track.status(link.number) for link in self._links for track in link.tracks],
+            streams=[track.status(link.number) for link in self._links for track in link.tracks]
+            + [track.status(0) for track in self._poller.tracks],
             rest_requests=self._rest.requests,
             rest_refused=self._rest.refused,
             banned_s=max(self._rest.banned_s, self._gate.banned_s),
@@ -194,12 +221,17 @@ class Feed:
             resume,
             reorder_grace_s=self._settings.reorder_grace_s,
             book_levels=self._book_levels,
+            now_us=self._exchange_now_us,
+            heard_us=self._heard_us,
+            records_klines=self._records_klines,
         )
         self._tracks[subscription] = track
         if isinstance(track, TradeTrack):
             self._trades[track.symbol] = track
         elif isinstance(track, BookTrack):
             self._books[track.symbol] = track
+        elif isinstance(track, MarketTrack):
+            self._market[track.stream, track.symbol] = track
         else:
             self._klines[track.symbol] = track
 
@@ -299,6 +331,8 @@ class Feed:
                 book.take_delta(event)
                 if book.asked and not book.fetching:
                     self._ask_for_snapshot(link, book)
+        elif type(event) in _STREAM_OF:
+            self._take_market(event)
         elif isinstance(event, PastTrade):
             track = self._trades.get(event.trade.symbol)
             if track is not None and track.take_past(event.trade):
@@ -323,6 +357,12 @@ class Feed:
         elif isinstance(event, ServerNotice) and event.kind == "shutdown":
             self._log.info("feed.server_shutdown_announced", connection=link.number, detail=event.detail)
             link.replace("exchange_maintenance")
+
+    def _take_market(self, event: Event) -> None:
+        if isinstance(event, MarketEvent):
+            track = self._market.get((_STREAM_OF[type(event)], event.symbol))
+            if track is not None:
+                track.take(event)
 
     def _malformed(self, link: Link, payload: bytes, error: MessageError) -> None:
         """Count a message that cannot be read; say so now and then; blame it for the hole where it names its symbol."""
@@ -383,6 +423,8 @@ class Feed:
         if self._owners is None:
             self._owners = {}
             for subscription, track in self._tracks.items():
+                if subscription.stream in self._exchange.polled_streams:
+                    continue
                 for plan in self._exchange.plan([subscription], raw_trades=self._raw_trades):
                     for frame in (None, *plan.frames):
                         for channel in self._exchange.channels_asked(plan.path, frame):
@@ -396,6 +438,12 @@ class Feed:
         if self._newest_us is None or newest_us >= self._newest_us:
             self._newest_us = newest_us
             self._newest_s = self._clock.monotonic_s()
+
+    def _heard_us(self, track: Track) -> int | None:
+        """Return the newest exchange time that the connections of a track have brought."""
+        known = [one.last for link in self._links if track in link.tracks for one in link.tracks]
+        times = [last.timestamp_us for last in known if last is not None and getattr(last, "timed", True)]
+        return max(times, default=None)
 
     def _exchange_now_us(self) -> int:
         """Estimate the exchange's clock: its newest time plus the time since; ours where there was none yet."""

@@ -354,6 +354,8 @@ class Link:
         """Have the connection left where it is deaf."""
         now_s = self._clock.monotonic_s()
         limit_s = stall_limit_s(self._settings.stall_timeout_s, self._fruitless)
+        if all(track.quiet for track in self.tracks):
+            limit_s = float("inf")  # nothing need come; pings tell whether the connection is alive
         if now_s - max(line.opened_s, line.last_frame_s or 0.0) >= limit_s:
             self._log.warning("feed.connection_stalled", silent_s=limit_s)
             self.leave("stall")

@@ -230,7 +230,10 @@ class Overlap:
             seen.new += newer
             seen.old += not newer
         said = self._said[newer]
-        key = msgspec.structs.astuple(msgspec.structs.replace(event, received_us=0))
+        ours = {"received_us": 0}
+        if getattr(event, "timed", True) is False:
+            ours["timestamp_us"] = 0  # its time is that of its receipt
+        key = msgspec.structs.astuple(msgspec.structs.replace(event, **ours))
         said[key] += 1
         if said[key] <= self._accepted.get(key, 0):
             return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
 
 
 class Sink(Protocol):
@@ -15,6 +16,8 @@ class Sink(Protocol):
     def add_trade(self, trade: Trade) -> None: ...
 
     def add_book(self, top: BookTop) -> None: ...
+
+    def add_event(self, stream: str, event: MarketEvent) -> None: ...
 
     def add_gap(self, gap: Gap) -> None: ...
 
@@ -49,6 +52,7 @@ class ResumePoint(msgspec.Struct, frozen=True):
         last_update_id: of the last row in orderbook.csv.
         last_book_us: exchange time of that row.
         last_event_us: exchange time of the last row of any stream.
+        last_other_us: exchange time of the last row of each stream that is neither trades nor books.
     """
 
     last_trade_id: int | None = None
@@ -57,3 +61,4 @@ class ResumePoint(msgspec.Struct, frozen=True):
     last_update_id: int | None = None
     last_book_us: int | None = None
     last_event_us: int | None = None
+    last_other_us: Mapping[str, int] = {}

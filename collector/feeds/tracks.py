@@ -5,9 +5,23 @@ Nothing here waits or reads a clock.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from collector.events import BookDelta, BookSnapshot, BookTop, Gap, GapCause, GapState, Kline, OffBookPrint, Trade
+from collector.events import (
+    BookDelta,
+    BookSnapshot,
+    BookTop,
+    Gap,
+    GapCause,
+    GapState,
+    Kline,
+    MarketEvent,
+    OffBookPrint,
+    Ticker,
+    Trade,
+)
 from collector.exchanges.base import Exchange, Subscription
 from collector.feeds.continuity import TradeContinuity
 from collector.feeds.orderbook import BookSync
@@ -29,6 +43,8 @@ class Track:
 
     ledgered = True
     """Whether the stream is recorded, so that what it lacks is a row of the ledger."""
+    quiet = False
+    """Whether silence says nothing: the stream only speaks when something happens."""
     unresolved: GapState = "unrecoverable"
     """What becomes of a gap that nothing more is known of: only trades can be asked for afterwards."""
 
@@ -43,7 +59,7 @@ class Track:
         self.received = 0
         self.duplicates = 0
         self.gaps = 0
-        self.last: Trade | BookDelta | BookSnapshot | Kline | None = None
+        self.last: Trade | BookDelta | BookSnapshot | Kline | MarketEvent | None = None
         self.latency_us: int | None = None
         self.latency_mean_us: float | None = None
         self._sampled: object = None
@@ -347,25 +363,192 @@ class BookTrack(Track):
 
 
 class KlineTrack(Track):
-    """A symbol's candles as the exchange makes them: ours are compared with them, and they are no file of a session."""
+    """A symbol's candles of a minute as the exchange makes them: ours are compared with them.
 
-    ledgered = False
+    Args:
+        recorded: they are a file of the session too, so that what it lacks is a gap.
+    """
 
-    def __init__(self, subscription: Subscription, sink: Sink, *, say_closed: bool = True) -> None:
-        super().__init__(subscription, sink)
+    def __init__(
+        self,
+        subscription: Subscription,
+        sink: Sink,
+        *,
+        say_closed: bool = True,
+        recorded: bool = False,
+        recorded_us: int | None = None,
+    ) -> None:
+        super().__init__(subscription, sink, recorded_us=recorded_us if recorded else None)
+        self.ledgered = recorded
         self._say_closed = say_closed
         self._open: Kline | None = None
+        # Which candle must come first once data comes again, and why it might be missing.
+        self._due_us: int | None = None if recorded_us is None else recorded_us + _MINUTE_US
+        self._broken: GapCause | None = self._lost
 
     def take(self, kline: Kline) -> None:
         """Pass a candle on; where the exchange never calls one closed, it is once a later one has begun."""
         self.received += 1
         self.last = kline
+        if self._broken is not None:
+            self._report(self._broken, kline.start_us)
         if not self._say_closed:
             before, self._open = self._open, kline
             if before is not None and before.start_us < kline.start_us:
                 self.sink.add_kline(msgspec.structs.replace(before, closed=True))
+        self._due_us = kline.start_us + (_MINUTE_US if kline.closed else 0)
         self.sink.add_kline(kline)
         self.sink.observe(self.symbol, kline.timestamp_us)
+
+    def interrupt(self, cause: GapCause) -> None:
+        if self._due_us is not None:
+            self._broken = self._broken or cause
+            # Where no exchange says that a candle is final, the one that was open is lost with what closes it.
+            self._open = None
+        super().interrupt(cause)
+
+    def overdue(self, monotonic_s: float, timeout_s: float) -> bool:
+        # Without a trade there may be no candle either.
+        return super().overdue(monotonic_s, max(timeout_s, _PATIENCE_S) if self.ledgered else timeout_s)
+
+    def call_lost(self) -> None:
+        """Wait with the ledger: an outage within one minute costs no candle."""
+
+    def finish(self, until_us: int) -> None:
+        if self._broken is not None:
+            self._report(self._broken, until_us // _MINUTE_US * _MINUTE_US)
+        super().finish(until_us)
+
+    def _report(self, cause: GapCause, start_us: int) -> None:
+        """Name the candles that began and ended while nothing came; one that is still open is pushed again."""
+        due_us, self._broken = self._due_us, None
+        if due_us is not None and start_us > due_us:
+            missing = (start_us - due_us) // _MINUTE_US
+            detail = "the times are the starts of the missing candles"
+            self.add_gap(
+                Gap(
+                    self.symbol,
+                    self.stream,
+                    cause,
+                    due_us,
+                    start_us - _MINUTE_US,
+                    expected_rows=missing,
+                    state=self.unresolved,
+                    detail=detail,
+                )
+            )
+
+
+class MarketTrack(Track):
+    """Another data type of a symbol: funding, open interest, liquidations, best bid and ask.
+
+    Nothing numbers their rows, so that every interruption is a hole with bounds in time: the last event before it and
+    the first after. Where the stream is a quiet one, they are what was last heard on the connection, and when
+    it was subscribed to again.
+
+    Args:
+        quiet: silence says nothing.
+        now_us: estimates the exchange's clock.
+        heard_us: tells the newest exchange time that the connection has brought; None where nothing was timed.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        sink: Sink,
+        *,
+        quiet: bool = False,
+        resume: ResumePoint | None = None,
+        now_us: Callable[[], int],
+        heard_us: Callable[[Track], int | None] = lambda _track: None,
+    ) -> None:
+        resume = resume or ResumePoint()
+        recorded_us = resume.last_event_us if quiet else resume.last_other_us.get(subscription.stream)
+        super().__init__(subscription, sink, recorded_us=recorded_us)
+        self.quiet = quiet
+        self._now_us = now_us
+        self._heard_us = heard_us
+        self._broken: tuple[GapCause, int] | None = None if recorded_us is None else ("restart", recorded_us)
+        self._subscribed_us: int | None = None
+
+    def take(self, event: MarketEvent) -> None:
+        """Pass an event on; what an answer of REST repeats is none."""
+        self.received += 1
+        last = self.last
+        if event.source == "rest" and last is not None and _same(last, event):
+            self.duplicates += 1
+            return
+        if self._broken is not None:
+            self._report(event.timestamp_us)
+        self.last = event
+        self.sink.add_event(self.stream, event)
+
+    def sample(self) -> int | None:
+        last = self.last
+        if type(last) is Ticker and not last.timed:
+            return None  # its time is our own clock's
+        return super().sample()
+
+    def begin(self) -> None:
+        super().begin()
+        self._subscribed_us = None
+
+    def expect(self, monotonic_s: float) -> None:
+        super().expect(monotonic_s)
+        self._subscribed_us = self._now_us()
+
+    def overdue(self, monotonic_s: float, timeout_s: float) -> bool:
+        return not self.quiet and super().overdue(monotonic_s, timeout_s)
+
+    def due(self, monotonic_s: float) -> None:
+        since_s = self._expected_since_s
+        if self.quiet and self.state == "waiting" and since_s is not None and monotonic_s - since_s >= _ACCEPTED_S:
+            # It was not refused: whatever happens from now on will be told.
+            self.state = "live"
+            self._lost = None
+            if self._broken is not None:
+                self._report(self._now_us())
+        super().due(monotonic_s)
+
+    def call_lost(self) -> None:
+        if self._broken is not None and self._lost is not None and self._silence is None:
+            self._open_silence(self._lost, self._broken[1], "not connected")
+
+    def interrupt(self, cause: GapCause) -> None:
+        if self._broken is None:
+            from_us = self._last_known_us()
+            if from_us is not None:
+                self._broken = (cause, from_us)
+        super().interrupt(cause)
+
+    def _last_known_us(self) -> int | None:
+        """Return until when the stream is known to be whole; None where it never was."""
+        last_us = self.last.timestamp_us if self.last is not None else None
+        if not self.quiet:
+            return last_us
+        known = [at_us for at_us in (last_us, self._heard_us(self), self._subscribed_us) if at_us is not None]
+        return max(known, default=None)
+
+    def _report(self, until_us: int) -> None:
+        if self._broken is None:
+            return
+        (cause, from_us), self._broken = self._broken, None
+        self.add_gap(Gap(self.symbol, self.stream, cause, from_us, max(from_us, until_us), state=self.unresolved))
+
+
+_MINUTE_US = 60_000_000
+"""The length of the candles that are subscribed to."""
+
+_PATIENCE_S = 120.0
+"""How long a first candle may take before that is a gap."""
+
+_ACCEPTED_S = 2.0
+"""After how long without a refusal a subscription counts as accepted."""
+
+
+def _same(first: object, second: MarketEvent) -> bool:
+    """Say whether two events say the same, whenever they came."""
+    return type(first) is type(second) and msgspec.structs.replace(second, received_us=first.received_us) == first
 
 
 def create_track(
@@ -376,9 +559,13 @@ def create_track(
     *,
     reorder_grace_s: float,
     book_levels: int = BOOK_LEVELS,
-) -> TradeTrack | BookTrack | KlineTrack:
+    now_us: Callable[[], int] = lambda: 0,
+    heard_us: Callable[[Track], int | None] = lambda _track: None,
+    records_klines: bool = False,
+) -> TradeTrack | BookTrack | KlineTrack | MarketTrack:
     """Return the track for a subscription's stream."""
-    if subscription.stream == "prices":
+    stream = subscription.stream
+    if stream == "prices":
         return TradeTrack(
             subscription,
             sink,
@@ -386,6 +573,21 @@ def create_track(
             resume=resume,
             reorder_grace_s=reorder_grace_s,
         )
-    if subscription.stream == "orderbook":
+    if stream == "orderbook":
         return BookTrack(subscription, sink, exchange=exchange, resume=resume, levels=book_levels)
-    return KlineTrack(subscription, sink, say_closed=exchange.klines_say_closed)
+    if stream == "klines":
+        return KlineTrack(
+            subscription,
+            sink,
+            say_closed=exchange.klines_say_closed,
+            recorded=records_klines,
+            recorded_us=resume.last_other_us.get(stream),
+        )
+    return MarketTrack(
+        subscription,
+        sink,
+        quiet=stream in exchange.quiet_streams,
+        resume=resume,
+        now_us=now_us,
+        heard_us=heard_us,
+    )

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
 from collector.session.gaps import Repair
+from collector.session.rows import identify
+from collector.streams import KLINES
 
 _MAX_KLINES = 20_000
 _CROWDED_SHARE = 8  # from an eighth of its bound on, a buffer is crowded
@@ -23,6 +26,9 @@ class Batch:
     books: list[BookTop] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     klines: list[Kline] = field(default_factory=list)
+    """The exchange's final candles, for comparing ours with them."""
+    others: dict[str, list[MarketEvent | Kline]] = field(default_factory=dict)
+    """Per data type that is neither trades nor books: the events that shall be rows."""
     observed: dict[str, int] = field(default_factory=dict)
     """Per symbol, the newest exchange time that was seen since the swap before."""
     repairs: list[Repair] = field(default_factory=list)
@@ -31,8 +37,8 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Return how many rows of prices and orderbook it will make."""
-        return len(self.trades) + len(self.books)
+        """Return how many rows of data types it will make."""
+        return len(self.trades) + len(self.books) + sum(map(len, self.others.values()))
 
 
 class _Run:
@@ -72,10 +78,11 @@ class SessionBuffer:
     ``max_rows`` are pending, newer ones are dropped, counted, and named by a gap for each symbol and stream.
 
     Args:
-        max_rows: how many rows of prices and orderbook may be pending.
+        max_rows: how many rows of data types may be pending.
+        klines: which of the exchange's candles are rows: none, the final ones, or every state of them.
     """
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self, max_rows: int, *, klines: Literal["none", "closed", "all"] = "none") -> None:
         self.max_rows = max_rows
         self.received = 0
         self.written = 0
@@ -89,6 +96,9 @@ class SessionBuffer:
         self._klines: deque[Kline] = deque(maxlen=_MAX_KLINES)
         self._repairs: list[Repair] = []
         self._replacements: list[Kline] = []
+        self._recorded_klines = klines
+        self._others: dict[str, list[MarketEvent | Kline]] = {}
+        self._others_count = 0
         self._in_flight = 0
         self._runs: dict[tuple[str, str], _Run] = {}
         self._observed: dict[str, int] = {}
@@ -96,7 +106,7 @@ class SessionBuffer:
     @property
     def pending(self) -> int:
         """Return how many rows are neither written nor given up."""
-        return len(self._trades) + len(self._books) + self._in_flight
+        return len(self._trades) + len(self._books) + self._others_count + self._in_flight
 
     def is_crowded(self) -> bool:
         """Return whether rows come faster than they are written: an eighth of the bound is pending."""
@@ -124,12 +134,28 @@ class SessionBuffer:
         else:
             self._books.append(top)
 
+    def add_event(self, stream: str, event: MarketEvent | Kline) -> None:
+        """Take an event of another data type, or drop it where the buffer is full."""
+        self.received += 1
+        if self.received > self._ceiling:
+            at_us, row_id = identify(stream, event)
+            self._drop(stream, event.symbol, at_us, row_id)
+            return
+        self._others_count += 1
+        of_stream = self._others.get(stream)
+        if of_stream is None:
+            self._others[stream] = [event]
+        else:
+            of_stream.append(event)
+
     def add_gap(self, gap: Gap) -> None:
         """Take a gap; gaps are never dropped, because each stands for rows that were."""
         self._gaps.append(gap)
 
     def add_kline(self, kline: Kline) -> None:
-        """Take the exchange's own candle; only final ones are kept, and only the newest of those."""
+        """Take the exchange's own candle, to be compared once it is final (the newest are kept), and as a row."""
+        if self._recorded_klines == "all" or (kline.closed and self._recorded_klines == "closed"):
+            self.add_event(KLINES.name, kline)
         if kline.closed:
             self.klines_dropped += len(self._klines) == _MAX_KLINES
             self._klines.append(kline)
@@ -151,8 +177,9 @@ class SessionBuffer:
 
     def swap(self) -> Batch:
         """Take out what has come; its rows stay pending until ``written`` or ``failed`` is told of them."""
-        batch = Batch(self._trades, self._books, self._gaps, list(self._klines), self._observed)
-        self._trades, self._books, self._gaps, self._observed = [], [], [], {}
+        batch = Batch(self._trades, self._books, self._gaps, list(self._klines), self._others, self._observed)
+        self._trades, self._books, self._gaps, self._others, self._observed = [], [], [], {}, {}
+        self._others_count = 0
         self._klines.clear()
         batch.repairs, self._repairs = self._repairs, []
         batch.replacements, self._replacements = self._replacements, []

@@ -22,11 +22,11 @@ from collector.candles.aggregator import Candle, GapTest
 from collector.candles.compare import Comparison, KlineCheck
 from collector.clock import Clock
 from collector.errors import LogError
-from collector.events import BookTop, Gap, Trade
+from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
 from collector.session.buffer import Batch, SessionBuffer
 from collector.session.gaps import Entry, GapLedger, Repair
 from collector.session.rotation import KEPT_STREAMS, NO_ROTATION, RotationRule
-from collector.session.rows import MalformedRow, format_books, format_gap, format_trades, split_malformed
+from collector.session.rows import MalformedRow, format_gap, format_of, format_trades, identify, split_malformed
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
 from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES
 
@@ -34,6 +34,9 @@ Health = Literal["ok", "scarce", "degraded", "failed"]
 """``scarce``: everything is written, but the disk has less room than it should; ``degraded``: rows wait in memory."""
 
 _T = TypeVar("_T")
+
+_COUNTED = frozenset(DATA_TYPES)
+"""Streams whose rows a buffer counts: what comes from the exchange, and not what is made of it."""
 
 _ROTATION_BUDGET_S = 0.03  # of a thousand files that are due at midnight, some are closed behind each flush
 _ROTATION_LOOK_S = 1.0
@@ -81,7 +84,7 @@ class _Pending:
     parts: list[bytes] = field(default_factory=list)
     rows: int = 0
     ticks: list[_Ticks] = field(default_factory=list)
-    tops: list[BookTop] = field(default_factory=list)
+    others: list[BookTop | MarketEvent | Kline] = field(default_factory=list)
 
     @property
     def next_seq(self) -> int:
@@ -328,7 +331,7 @@ class Flusher:
         outcome = _Outcome()
         self._format(batch, outcome)
         try:
-            self._append((PRICES.name, ORDERBOOK.name), outcome)
+            self._append(DATA_TYPES, outcome)
             self._enter_repairs(batch, outcome)
             self._make_candles(times, final=final and not self._waits(PRICES.name))
             self._compare(batch)
@@ -365,13 +368,11 @@ class Flusher:
                 trades[trade.symbol] = [trade]
             else:
                 group.append(trade)
-        tops: dict[str, list[BookTop]] = {}
-        for top in batch.books:
-            tops.setdefault(top.symbol, []).append(top)
         for symbol, of_symbol in trades.items():
             self._format_trades(symbol, of_symbol, outcome)
-        for symbol, states in tops.items():
-            self._format_tops(symbol, states, outcome)
+        self._format_others(ORDERBOOK.name, batch.books, outcome)
+        for stream, events in batch.others.items():
+            self._format_others(stream, events, outcome)
         for gap in batch.gaps:
             self._record(gap)
 
@@ -381,7 +382,7 @@ class Flusher:
         try:
             content, quotes = format_trades(trades, first_seq)
         except MalformedRow as error:
-            trades, refused = split_malformed(trades)
+            trades, refused = split_malformed(trades, format_trades)
             self._refuse(PRICES.name, symbol, [(trade.timestamp_us, trade.trade_id) for trade in refused], error)
             outcome.refused += len(refused)
             if not trades:
@@ -394,18 +395,28 @@ class Flusher:
         pending.add(content, len(trades))
         pending.ticks.append(_Ticks(trades, first_seq, quotes))
 
-    def _format_tops(self, symbol: str, tops: list[BookTop], outcome: _Outcome) -> None:
-        pending = self._pending_of(ORDERBOOK.name, symbol)
-        try:
-            content = format_books(tops, pending.next_seq, pending.file.stream.levels)
-        except MalformedRow as error:
-            self._refuse(ORDERBOOK.name, symbol, [(top.timestamp_us, top.update_id) for top in tops], error)
-            outcome.refused += len(tops)
-            return
-        if self._resumed:
-            self._note_resumption(symbol, ORDERBOOK.name, tops[0].timestamp_us)
-        pending.add(content, len(tops))
-        pending.tops.extend(tops)
+    def _format_others(self, stream: str, events: Sequence[BookTop | MarketEvent | Kline], outcome: _Outcome) -> None:
+        """Turn what is no trade into lines; what cannot be one is refused, and the rest goes on."""
+        by_symbol: dict[str, list[BookTop | MarketEvent | Kline]] = {}
+        for event in events:
+            by_symbol.setdefault(event.symbol, []).append(event)
+        for symbol, rows in by_symbol.items():
+            good = rows
+            pending = self._pending_of(stream, symbol)
+            format_rows = format_of(pending.file.stream)
+            try:
+                content = format_rows(rows, pending.next_seq)
+            except MalformedRow as error:
+                good, refused = split_malformed(rows, format_rows)
+                self._refuse(stream, symbol, [identify(stream, event) for event in refused], error)
+                outcome.refused += len(refused)
+                if not good:
+                    continue
+                content = format_rows(good, pending.next_seq)
+            if self._resumed:
+                self._note_resumption(symbol, stream, identify(stream, good[0])[0])
+            pending.add(content, len(good))
+            pending.others.extend(good)
 
     def _refuse(self, stream: str, symbol: str, rows: Sequence[tuple[int, int | str]], error: MalformedRow) -> None:
         self.statistics.errors += 1
@@ -448,7 +459,7 @@ class Flusher:
         for pending, write in zip(chosen, writes, strict=True):
             if write.written:
                 del self._pending[pending.file]
-                if pending.file.stream.name in DATA_TYPES:
+                if pending.file.stream.name in _COUNTED:
                     self._unsynced_rows += pending.rows
                 if pending.ticks and pending.file.symbol is not None:
                     self._fold(pending.file.symbol, pending.ticks)
@@ -636,16 +647,17 @@ def report_incident(log: FilteringBoundLogger, incident: Incident) -> None:
 def _lost_rows(pending: _Pending, reason: str) -> Gap | None:
     """Return what is lost with the lines that wait for a file; None for candles, which the trades make again."""
     rows: list[tuple[int, int | str]] = [(t.timestamp_us, t.trade_id) for part in pending.ticks for t in part.trades]
-    rows += [(top.timestamp_us, top.update_id) for top in pending.tops]
+    stream = pending.file.stream.name
+    rows += [identify(stream, event) for event in pending.others]
     if not rows:
         return None
-    return _gap_of(pending.file.stream.name, pending.file.symbol or "", "overflow", rows, reason)
+    return _gap_of(stream, pending.file.symbol or "", "overflow", rows, reason)
 
 
 def _undurable_rows(file: StreamFile, reason: str) -> Gap | None:
     """Return the rows that are in a file and may not be on the disk."""
     first, last = file.durable_seq + 1, file.next_seq - 1
-    if file.stream.name not in DATA_TYPES or last < first:
+    if file.stream.name not in _COUNTED or last < first:
         return None
     detail = f"rows {first} to {last} may not be on the disk: {reason}"
     return Gap(

@@ -13,7 +13,7 @@ import msgspec
 from collector.config import Csv
 from collector.session.resume import position
 from collector.storage.csv_log import StreamFile
-from collector.streams import GAPS, OHLCV
+from collector.streams import GAPS, KLINES, OHLCV
 
 _DAY_US = 86_400_000_000
 
@@ -59,7 +59,7 @@ class RotationRule(msgspec.Struct, frozen=True):
                 continue
             if self.daily and received_us // _DAY_US < now_us // _DAY_US:
                 new_day.add(file.symbol or "")
-            elif self.max_age_us and received_us + self.max_age_us <= now_us:
+            elif file.stream.name not in KEPT_STREAMS and self.max_age_us and received_us + self.max_age_us <= now_us:
                 chosen[file] = None
         chosen.update((file, None) for file in filled if file.stream is not GAPS and (file.symbol or "") in new_day)
         return list(chosen)
@@ -76,5 +76,5 @@ def received_of(file: StreamFile, row: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-KEPT_STREAMS = frozenset({GAPS.name, OHLCV.name})
-"""Never deleted: the ledger says what is missing, and the candles cannot be made again without their trades."""
+KEPT_STREAMS = frozenset({GAPS.name, OHLCV.name, KLINES.name})
+"""Never deleted: the ledger says what is missing, and candles cannot be made again without their trades."""

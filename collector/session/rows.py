@@ -7,15 +7,26 @@ exchange's own digits. ``quote_volume`` is the exact product, never rounded, nev
 from __future__ import annotations
 
 import decimal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
+from typing import Any, TypeVar
 
 from msgspec.structs import astuple
 
-from collector.events import BookTop, Level, Trade
+from collector.events import BookTop, Funding, Kline, Level, Liquidation, OpenInterest, Ticker, Trade
 from collector.session.gaps import Entry
-from collector.streams import BOOK_LEVELS, PRICES
+from collector.streams import (
+    BOOK_LEVELS,
+    FUNDING,
+    KLINES,
+    LIQUIDATIONS,
+    OPEN_INTEREST,
+    ORDERBOOK,
+    PRICES,
+    TICKERS,
+    Stream,
+)
 
 EXACT = decimal.Context(
     prec=2_000,
@@ -24,6 +35,8 @@ EXACT = decimal.Context(
     traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow, decimal.Underflow, decimal.FloatOperation],
 )
 """Arithmetic that raises instead of rounding: no product of two prices in a message comes near these bounds."""
+
+_Event = TypeVar("_Event")
 
 _FORBIDDEN = '"\r\0'
 _is_finite = Decimal.is_finite
@@ -67,17 +80,19 @@ def format_trades(trades: Sequence[Trade], first_seq: int) -> tuple[bytes, list[
     return _checked("".join(lines), len(lines), _PRICE_COMMAS), quotes
 
 
-def split_malformed(trades: Sequence[Trade]) -> tuple[list[Trade], list[Trade]]:
-    """Return the trades that can be rows, and those that cannot; the slow way, for a batch that was refused."""
-    good: list[Trade] = []
-    malformed: list[Trade] = []
-    for trade in trades:
+def split_malformed(
+    events: Sequence[_Event], format_rows: Callable[[Sequence[_Event], int], object]
+) -> tuple[list[_Event], list[_Event]]:
+    """Return the events that can be rows, and those that cannot; the slow way, for a batch that was refused."""
+    good: list[_Event] = []
+    malformed: list[_Event] = []
+    for event in events:
         try:
-            format_trades((trade,), 1)
+            format_rows((event,), 1)
         except MalformedRow:
-            malformed.append(trade)
+            malformed.append(event)
         else:
-            good.append(trade)
+            good.append(event)
     return good, malformed
 
 
@@ -119,6 +134,99 @@ def digits_of(value: Decimal) -> str:
     return format(value, "f") if "E" in digits else digits
 
 
+def format_funding(events: Sequence[Funding], first_seq: int) -> bytes:
+    """Return the rows of ``funding.csv``; what the exchange did not say is an empty field.
+
+    Raises:
+        MalformedRow: a value would break its line, as for every format.
+    """
+    return _lines(
+        FUNDING,
+        [
+            f"{e.timestamp_us},{e.funding_rate or ''},{_or_empty(e.next_funding_us)},{e.mark_price or ''},"
+            f"{e.index_price or ''},{seq},{e.received_us},{e.source}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
+def format_open_interest(events: Sequence[OpenInterest], first_seq: int) -> bytes:
+    """Return the rows of ``open_interest.csv``."""
+    return _lines(
+        OPEN_INTEREST,
+        [
+            f"{e.timestamp_us},{e.amount},{e.value or ''},{seq},{e.received_us},{e.source}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
+def format_liquidations(events: Sequence[Liquidation], first_seq: int) -> bytes:
+    """Return the rows of ``liquidations.csv``."""
+    return _lines(
+        LIQUIDATIONS,
+        [
+            f"{e.timestamp_us},{e.price},{e.volume},{e.side},{seq},{e.received_us},{e.source}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
+def format_tickers(events: Sequence[Ticker], first_seq: int) -> bytes:
+    """Return the rows of ``tickers.csv``; an empty side is empty fields."""
+    return _lines(
+        TICKERS,
+        [
+            f"{e.timestamp_us},{e.bid or ''},{e.bid_qty or ''},{e.ask or ''},{e.ask_qty or ''},"
+            f"{_or_empty(e.update_id)},{seq},{e.received_us},{e.source}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
+def format_klines(events: Sequence[Kline], first_seq: int) -> bytes:
+    """Return the rows of ``klines.csv``: the time is the start of the candle."""
+    return _lines(
+        KLINES,
+        [
+            f"{e.start_us},{e.interval},{e.open},{e.high},{e.low},{e.close},{e.volume},{e.quote_volume or ''},"
+            f"{_or_empty(e.trades_count)},{e.taker_buy_volume or ''},{'true' if e.closed else 'false'},{seq},"
+            f"{e.received_us}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
+FORMATS: dict[str, Callable[[Sequence[Any], int], bytes]] = {
+    ORDERBOOK.name: format_books,
+    FUNDING.name: format_funding,
+    OPEN_INTEREST.name: format_open_interest,
+    LIQUIDATIONS.name: format_liquidations,
+    TICKERS.name: format_tickers,
+    KLINES.name: format_klines,
+}
+"""How the rows of each data type are made, but for trades, whose quote volumes are made with them."""
+
+
+def format_of(stream: Stream) -> Callable[[Sequence[Any], int], bytes]:
+    """Return what makes a stream's rows; those of a book have as many levels as the stream says."""
+    if stream.name == ORDERBOOK.name and stream.levels != BOOK_LEVELS:
+        return partial(format_books, levels=stream.levels)
+    return FORMATS[stream.name]
+
+
+_NUMBERED = frozenset({ORDERBOOK.name, TICKERS.name})
+
+
+def identify(stream: str, event: Any) -> tuple[int, int | str]:
+    """Return the time of an event's row and the exchange's number of it, "" where it has none."""
+    if stream == KLINES.name:
+        return event.start_us, ""
+    if stream in _NUMBERED:
+        return event.timestamp_us, "" if event.update_id is None else event.update_id
+    return event.timestamp_us, ""
+
+
 def _three(levels: Sequence[Level]) -> str:
     if len(levels) == 3:  # the common case, without a loop
         (p1, q1), (p2, q2), (p3, q3) = levels
@@ -131,6 +239,10 @@ def _side(shown: Sequence[Level], levels: int) -> str:
     text = ",".join([",".join(level) for level in shown])
     missing = levels - len(shown)
     return text + "," * (2 * missing - (not shown)) if missing else text
+
+
+def _lines(stream: Stream, lines: list[str]) -> bytes:
+    return _checked("".join(lines), len(lines), len(stream.columns) - 1)
 
 
 def _checked(text: str, rows: int, commas: int) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from structlog.typing import FilteringBoundLogger
@@ -51,7 +51,7 @@ from collector.session.states import FINAL, RUNNING, State, close_interrupted, m
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
 from collector.storage.survey import Span
-from collector.streams import BOOK_LEVELS, DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES, Stream, stream_of
+from collector.streams import BOOK_LEVELS, DATA_TYPES, GAPS, KLINES, OHLCV, ORDERBOOK, PRICES, Stream, stream_of
 
 __all__ = [
     "FINAL",
@@ -92,6 +92,8 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     prices_count: int
     orderbook_count: int
     candles_count: int
+    other_counts: Mapping[str, int] = {}
+    """Rows of the session's data types that are neither trades nor books."""
     gaps_count: int
     open_gaps: int
     errors_count: int
@@ -164,7 +166,7 @@ class Session:
     ) -> None:
         self.manifest = manifest
         self.directory = session_directory(data_dir, manifest.session_id)
-        self.buffer = SessionBuffer(config.buffer.max_rows)
+        self.buffer = SessionBuffer(config.buffer.max_rows, klines=_recorded_klines(manifest, config))
         self.ledger = GapLedger()
         self.csv = CsvLog(self.directory, files=files, max_open_files=config.csv.max_open_files)
         self._config = config
@@ -267,7 +269,7 @@ class Session:
             for stream in wanted:
                 self._open(stream, symbol)
         self._note_incidents()
-        self._written_before = self._count(PRICES) + self._count(ORDERBOOK)
+        self._written_before = sum(self._count(name) for name in DATA_TYPES)
         if self._resumed:
             self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
         if self._make_candles is None or PRICES not in wanted:
@@ -318,13 +320,20 @@ class Session:
         if book is not None and book.last_row:
             last_update_id = int(book.last_row.split(",")[position(book.stream, "update_id")])
         times = [self._last_us(file) for file in (prices, book)]
+        others = {
+            name: at_us
+            for name in DATA_TYPES
+            if name not in (PRICES.name, ORDERBOOK.name)
+            and (at_us := self._last_us(self._streams.get((name, symbol)))) is not None
+        }
         return ResumePoint(
             last_trade_id=last_trade_id,
             holes=tuple(self.ledger.open_holes(symbol, PRICES.name)),
             last_trade_us=times[0],
             last_update_id=last_update_id,
             last_book_us=times[1],
-            last_event_us=max((at_us for at_us in times if at_us is not None), default=None),
+            last_event_us=max((at_us for at_us in (*times, *others.values()) if at_us is not None), default=None),
+            last_other_us=others,
         )
 
     def _find_last_trade(self, symbol: str, prices: StreamFile) -> int | None:
@@ -377,7 +386,8 @@ class Session:
         for (stream, symbol), file in self._streams.items():
             last_us = self._points[symbol].last_trade_us if stream == PRICES.name else self._last_us(file)
             if stream in DATA_TYPES and last_us is not None:
-                numbered = stream == ORDERBOOK.name or self._points[symbol].last_trade_id is not None
+                # Only trades without ids are unknown to the feed: it reports what all others lack.
+                numbered = stream != PRICES.name or self._points[symbol].last_trade_id is not None
                 flusher.expect_resumption(symbol, stream, last_us, numbered=numbered)
 
     # Running
@@ -621,9 +631,12 @@ class Session:
             written=self._written_before + self.buffer.written,
             pending=self.buffer.pending,
             dropped=self._dropped_before + self.buffer.dropped,
-            prices_count=self._count(PRICES),
-            orderbook_count=self._count(ORDERBOOK),
-            candles_count=self._count(OHLCV),
+            prices_count=self._count(PRICES.name),
+            orderbook_count=self._count(ORDERBOOK.name),
+            candles_count=self._count(OHLCV.name),
+            other_counts={
+                name: self._count(name) for name in manifest.data_types if name not in (PRICES.name, ORDERBOOK.name)
+            },
             gaps_count=len(self.ledger),
             open_gaps=self.ledger.open_count,
             errors_count=self._errors_before + statistics.errors,
@@ -638,8 +651,8 @@ class Session:
             files_closed_early=self.csv.closed_early,
         )
 
-    def _count(self, stream: Stream) -> int:
-        return sum(file.rows for file in self._streams.values() if file.stream.name == stream.name)
+    def _count(self, stream: str) -> int:
+        return sum(file.rows for file in self._streams.values() if file.stream.name == stream)
 
     async def save(self) -> None:
         """Bring the manifest up to now, and save it; what cannot be saved is logged."""
@@ -735,6 +748,12 @@ def create_manifest(
         versions=_versions(),
         config=public_config(config),
     )
+
+
+def _recorded_klines(manifest: Manifest, config: Config) -> Literal["none", "closed", "all"]:
+    if KLINES.name not in manifest.data_types:
+        return "none"
+    return "all" if config.session.record_open_klines else "closed"
 
 
 _ID_COLUMNS = {PRICES.name: "trade_id", ORDERBOOK.name: "update_id"}

@@ -32,11 +32,11 @@ from collector.feeds.recording import Line, read_recording
 from collector.sim import dialect, wire
 from collector.sim.running import task_group
 from collector.sim.script import RecordedAnswer, Script, look_through, path_of, request_key
+from collector.streams import DATA_TYPES
 
 END_OF_RECORDING = "end of recording"
 """With close code 1000: nothing more will come."""
 
-DATA_TYPES = ("prices", "orderbook", "klines")
 
 _NORMAL = 1000
 _GOING_AWAY = 1001
@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         symbols: ``BASE_QUOTE``, the ones that a client may collect.
         speed: times the recorded speed; None is as fast as the client reads.
-        data_types: what the client will subscribe to (``prices``, ``orderbook``, ``klines``), so that the replay can
+        data_types: what the client will subscribe to (``prices``, ``orderbook``, ``klines``, …), so that the replay can
             begin when it has; None where nobody knows: then it begins ``settle_s`` after the last subscription.
         raw_trades: whether its ``prices`` are the raw trades.
         settle_s: how long no further subscription has come before it begins, in seconds.
@@ -124,6 +124,9 @@ class Replay:
         self._audience: dict[tuple[str | None, str | None], list[_Client]] = {}
         self._listing_path = exchange.listing_request().path
         self._snapshot_paths = {exchange.snapshot_request(symbol).path for symbol in options.symbols}
+        # A session that replays polls nothing: its rows would depend on the speed.
+        polled = [Subscription(name, symbol) for name in exchange.polled_streams for symbol in options.symbols]
+        self._polled_paths = {request.path for request in exchange.poll_requests(polled)}
         self._natives = {exchange.native_of[symbol].upper() for symbol in options.symbols}
 
     @property
@@ -266,7 +269,9 @@ class Replay:
         """Hold the frames until an answer was asked for, if a client will ask for it at all."""
         path, symbol = answer.key
         types = self.options.data_types
-        unwanted = types is not None and "orderbook" not in types and path in self._snapshot_paths
+        unwanted = path in self._polled_paths or (
+            types is not None and "orderbook" not in types and path in self._snapshot_paths
+        )
         if answer.given or path == self._listing_path or (symbol and symbol not in self._natives) or unwanted:
             return
         await self._flush()
@@ -498,7 +503,12 @@ def _require_frames(script: Script, exchange: Exchange, symbol: str, path: Path)
 def channels_of(exchange: Exchange, subscriptions: Sequence[Subscription], *, raw_trades: bool) -> set[str]:
     """Return the channels that the collector asks for when it has these subscriptions."""
     channels: set[str] = set()
-    had = [subscription for subscription in subscriptions if subscription.stream in exchange.streams]
+    had = [
+        subscription
+        for subscription in subscriptions
+        if subscription.stream in exchange.offers(exchange.listing_of[subscription.symbol])
+        and subscription.stream not in exchange.polled_streams
+    ]
     for plan in exchange.plan(had, raw_trades=raw_trades):
         channels.update(exchange.channels_asked(plan.path, None))
         for frame in plan.frames:

@@ -18,7 +18,7 @@ from websockets.http11 import Request, Response
 
 from collector import config
 from collector.clock import SystemClock
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
 from collector.exchanges.base import Exchange, Subscription
 from collector.feeds.feed import END_OF_RECORDING, Feed
 
@@ -74,6 +74,7 @@ class Collected:
         self.trades: list[Trade] = []
         self.books: list[BookTop] = []
         self.gaps: list[Gap] = []
+        self.events: dict[str, list[MarketEvent]] = {}
         self.klines: list[Kline] = []
         self.asked: list[str] = []
         """The frames that the server got."""
@@ -86,6 +87,9 @@ class Collected:
 
     def add_book(self, top: BookTop) -> None:
         self.books.append(top)
+
+    def add_event(self, stream: str, event: MarketEvent) -> None:
+        self.events.setdefault(stream, []).append(event)
 
     def add_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)

@@ -22,7 +22,7 @@ from websockets.http11 import Request, Response
 
 from collector import config
 from collector.clock import SystemClock
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
 from collector.exchanges.base import Limits, Listing, Subscription
 from collector.exchanges.binance import Binance
 from collector.feeds.feed import Feed
@@ -57,6 +57,7 @@ class ListSink:
         self.trades: list[Trade] = []
         self.books: list[BookTop] = []
         self.gaps: list[Gap] = []
+        self.events: dict[str, list[MarketEvent]] = {}
         self.klines: list[Kline] = []
         self.observed: dict[str, int] = {}
 
@@ -68,6 +69,9 @@ class ListSink:
 
     def add_book(self, top: BookTop) -> None:
         self.books.append(top)
+
+    def add_event(self, stream: str, event: MarketEvent) -> None:
+        self.events.setdefault(stream, []).append(event)
 
     def add_gap(self, gap: Gap) -> None:
         self.gaps.append(gap)

@@ -204,10 +204,10 @@ class TestFlushing:
         run(bench.flusher.flush())
         assert bench.ids() == [1, 3]
         assert bench.buffer.received == 5
-        assert (bench.buffer.written, bench.buffer.dropped, bench.buffer.pending) == (2, 3, 0)
+        assert (bench.buffer.written, bench.buffer.dropped, bench.buffer.pending) == (3, 2, 0)
         assert {(g["stream"], g["cause"], g["from_id"], g["expected_rows"]) for g in bench.gaps()} == {
             ("prices", "malformed", "2", "1"),
-            ("orderbook", "malformed", "4", "2"),
+            ("orderbook", "malformed", "5", "1"),
         }
 
     def test_an_overflow_is_in_the_ledger(self, make_bench: MakeBench) -> None:

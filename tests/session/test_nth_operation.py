@@ -174,7 +174,7 @@ def test_whichever_operation_of_delivery_fails_every_row_arrives_once(
         csv.rotate(file)
     csv.close()
 
-    for number in range(1, 200):
+    for number in range(1, 500):
         (directory / "cursor.json").unlink(missing_ok=True)
         server, clock = MemoryQuestDB(), ManualClock()
         transport, files = FailingTransport(MemoryTransport(server)), FailingFiles(OperatingSystem())

@@ -103,7 +103,7 @@ def test_a_trade_that_cannot_be_a_line_is_refused_alone(changes: dict[str, objec
     bad = trade(**changes)
     with pytest.raises(MalformedRow):
         format_trades([good, bad], 1)
-    assert split_malformed([good, bad, good]) == ([good, good], [bad])
+    assert split_malformed([good, bad, good], format_trades) == ([good, good], [bad])
 
 
 @given(st.text(max_size=30))
