@@ -32,8 +32,13 @@ ALL_TABLES = {
     "prices",
     "schema_migrations",
     "strategy_templates",
+    "exchange_klines",
+    "tick_funding",
+    "tick_liquidations",
+    "tick_open_interest",
     "tick_orderbook",
     "tick_prices",
+    "tick_tickers",
 }
 
 MIGRATIONS = load_migrations()
@@ -119,10 +124,11 @@ def test_numbers_begin_with_one_and_are_unique(tmp_path: Path, names: list[str])
 
 def test_the_files_of_the_project_are_these() -> None:
     """The names and the order of the migrations, and the tables that stand after them."""
-    assert [str(migration) for migration in MIGRATIONS[:3]] == [
+    assert [str(migration) for migration in MIGRATIONS[:4]] == [
         "001 initial_schema",
         "002 strategy_templates",
         "003 data_collection_schema",
+        "004 market_streams",
     ]
     assert {*final_tables(MIGRATIONS), "schema_migrations"} >= ALL_TABLES
 
