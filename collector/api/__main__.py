@@ -17,7 +17,8 @@ import uvicorn
 
 from collector.api.app import create_app
 from collector.api.dashboard.mount import Switch
-from collector.api.security import Guard, ensure_token
+from collector.api.security import Guard
+from collector.api.token import ensure_token
 from collector.config import Config
 
 _KEEP_ALIVE_S = 5

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
-import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
@@ -22,9 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.api.problems import send_problem
-from collector.control import FOLDER
 
-TOKEN_FILE = "api.token"  # noqa: S105  a file's name
 COOKIE = "collector_token"
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -45,31 +40,6 @@ p{color:#9aa4b2;line-height:1.45}code{color:#e6e9ee}</style>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
 <button>Open</button></form></html>
 """
-
-
-def token_path(data_dir: Path) -> Path:
-    """Return where the token of a data directory's API is."""
-    return data_dir.resolve() / FOLDER / TOKEN_FILE
-
-
-def ensure_token(data_dir: Path) -> str:
-    """Return the token of a data directory's API, made where there is none: 256 bits, in a file of mode 0600."""
-    path = token_path(data_dir)
-    try:
-        known = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        known = ""
-    if known:
-        path.chmod(0o600)
-        return known
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    token = secrets.token_urlsafe(32)
-    new = path.with_suffix(".tmp")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(token + "\n")
-    new.replace(path)
-    return token
 
 
 @dataclass(slots=True)

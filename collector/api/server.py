@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 from structlog.typing import FilteringBoundLogger
 
+from collector.api.token import ensure_token
 from collector.config import Config
 
 _BACKLOG = 128
@@ -53,6 +54,7 @@ class ApiServer:
         """Listen; return False, with a warning, where the port is taken: collecting does not depend on it."""
         settings = self._config.api
         try:
+            ensure_token(self._config.daemon.data_dir)  # before anybody is told that there is a server
             self._socket = _listen(settings.host, settings.port)
         except OSError as error:
             self._log.warning(

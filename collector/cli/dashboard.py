@@ -26,7 +26,7 @@ def dashboard(*, only_token: bool, opens: bool, as_json: bool, config_path: Path
       collector dashboard --open
       curl -H "Authorization: Bearer $(collector dashboard --token)" http://127.0.0.1:8780/api/data-collection/sessions
     """
-    from collector.api.security import ensure_token
+    from collector.api.token import ensure_token
     from collector.control import ask
     from collector.errors import CollectorError
 

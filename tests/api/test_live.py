@@ -11,8 +11,8 @@ import pytest
 import structlog
 import websockets
 
-from collector.api.security import ensure_token
 from collector.api.server import ApiServer
+from collector.api.token import ensure_token
 from collector.streams import PRICES
 
 from .conftest import store_session

@@ -12,8 +12,8 @@ import httpx
 import structlog
 from structlog.testing import capture_logs
 
-from collector.api.security import ensure_token, token_path
 from collector.api.server import ApiServer
+from collector.api.token import ensure_token, token_path
 from collector.config import Config
 
 BOUND_S = 60
