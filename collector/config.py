@@ -33,6 +33,7 @@ class Daemon(_Section):
     log_dir: Path = Path("logs")
     stop_deadline_s: Seconds = 30
     interrupted: Literal["resume", "close"] = "resume"
+    on_sigterm: Literal["complete", "leave"] = "complete"
 
 
 class Logging(_Section):
@@ -264,11 +265,16 @@ def load_config(
 
 def warnings_of(config: Config) -> list[str]:
     """Return what a configuration asks for in vain, a sentence each."""
+    found = []
     if not config.csv.enabled and config.questdb.mode == "off":
-        return [
+        found.append(
             'csv.enabled is false, but with questdb.mode = "off" nobody takes the rows over: they stay in CSV for ever.'
-        ]
-    return []
+        )
+    if config.daemon.on_sigterm == "leave" and config.daemon.interrupted == "close":
+        found.append(
+            'daemon.on_sigterm = "leave" leaves sessions to a start that fails them: daemon.interrupted = "close".'
+        )
+    return found
 
 
 def _merge_environment(merged: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import resource
 import shutil
@@ -96,6 +97,7 @@ class Daemon:
         self._api: ApiServer | None = None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
+        self._leaving = False
         self._stop_database = False
         self._started_us = clock.now_us()
         self._started_s = clock.monotonic_s()
@@ -136,10 +138,15 @@ class Daemon:
             self._log_thread.shutdown(wait=True)
             self._log.info("daemon.stopped")
 
-    def request_stop(self, reason: str) -> None:
-        """Have the daemon end; a second request changes nothing."""
+    def request_stop(self, reason: str, *, leave: bool = False) -> None:
+        """Have the daemon end; a second request changes nothing.
+
+        Args:
+            leave: sessions are not completed, but left to the next daemon, which goes on with them.
+        """
         if not self._stopping.is_set():
             self._stop_reason = reason
+            self._leaving = leave
             self._stopping.set()
 
     def _stop_on_signals(self) -> None:
@@ -147,7 +154,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             # Somebody who embeds the daemon in a thread handles signals himself.
             with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, self.request_stop, signal.Signals(number).name)
+                leave = number == signal.SIGTERM and self.config.daemon.on_sigterm == "leave"
+                stop = functools.partial(self.request_stop, signal.Signals(number).name, leave=leave)
+                loop.add_signal_handler(number, stop)
 
     def _make_replicator(self) -> Replicator | None:
         if self._database.mode == "off":
@@ -191,7 +200,7 @@ class Daemon:
         """Stop the sessions, then delivery, then the database, within the deadline."""
         deadline_s = self._clock.monotonic_s() + self.config.daemon.stop_deadline_s
         for collection in self._collections.values():
-            collection.session.request_stop(self._stop_reason)
+            collection.session.request_stop(self._stop_reason, leave=self._leaving)
         running = [collection.ended.wait() for collection in self._collections.values()]
         await asyncio.gather(*running)
         left_s = max(1.0, deadline_s - self._clock.monotonic_s())

@@ -213,11 +213,12 @@ class Flusher:
             await self._flush(final=False)
         self._answer_cancellation()
 
-    async def finish(self, deadline_s: float) -> bool:
+    async def finish(self, deadline_s: float, *, over: bool = True) -> bool:
         """Write everything, open candles too; where that fails until a deadline, give the rest up and say what it was.
 
         Args:
             deadline_s: for how long a failing write is tried again.
+            over: False where the session is only left: then open candles stay open.
 
         Returns:
             Whether every row is durable.
@@ -227,16 +228,16 @@ class Flusher:
             if self.health == "failed":
                 return False
             started_s = self._clock.monotonic_s()
-            await self._flush(final=True)
+            await self._flush(final=over, last=True)
             while self.health == "degraded" and self._clock.monotonic_s() - started_s < deadline_s:
                 await asyncio.sleep(min(self._interval_s, deadline_s))
-                await self._flush(final=True)
+                await self._flush(final=over, last=True)
             if self.health == "degraded":
                 await self._fail("The log could not be written before the session had to end.")
         self._answer_cancellation()
         return self.health in ("ok", "scarce")
 
-    async def _flush(self, *, final: bool) -> None:
+    async def _flush(self, *, final: bool, last: bool = False) -> None:
         if self.health == "failed":
             return
         started_s = self._clock.monotonic_s()
@@ -251,10 +252,10 @@ class Flusher:
         if outcome.commits:
             self._on_commit(outcome.commits)
         await self._judge(outcome.error)
-        if self._reserve_bytes and not final and started_s >= self._space_at_s and self.health in ("ok", "scarce"):
+        if self._reserve_bytes and not last and started_s >= self._space_at_s and self.health in ("ok", "scarce"):
             self._space_at_s = started_s + _SPACE_LOOK_S
             await self._look_at_space()
-        if not (final or outcome.error or self._rotation.never) and started_s >= self._rotation_at_s:
+        if not (last or outcome.error or self._rotation.never) and started_s >= self._rotation_at_s:
             await self._in_log_thread(lambda: self._rotate(self._clock.now_us()))
 
     async def _judge(self, error: LogError | None) -> None:

@@ -190,6 +190,7 @@ class Session:
         self._ended = asyncio.Event()
         self._failure = ""
         self._stop_reason = ""
+        self._leaving = False
         self._had_data = False
         self._written_before = 0
         self._dropped_before = manifest.dropped
@@ -411,7 +412,10 @@ class Session:
                 await self._end.wait()
                 self._enter("stopping", self._failure or self._stop_reason)
                 await self._stop_feed(feed, collecting)
-                await self._finish(flusher)
+                if self._leaving and not self._failure:
+                    await self._leave(flusher)
+                else:
+                    await self._finish(flusher)
                 self._ended.set()
         except asyncio.CancelledError:
             # Whoever cancels a session ends the process: it will be found interrupted, with all its rows.
@@ -431,10 +435,15 @@ class Session:
         """Say whether rows that are put into the buffer now will be written: not once the session is ending."""
         return not self._end.is_set() and self._prepared().health != "failed"
 
-    def request_stop(self, reason: str = "") -> None:
-        """Have the session end: everything that was received is written first. A second request changes nothing."""
+    def request_stop(self, reason: str = "", *, leave: bool = False) -> None:
+        """Have the session end: everything that was received is written first. A second request changes nothing.
+
+        Args:
+            leave: it is not over: the next daemon goes on with it.
+        """
         if not self._end.is_set():
             self._stop_reason = reason
+            self._leaving = leave
             self._end.set()
 
     def _prepared(self) -> Flusher:
@@ -562,9 +571,19 @@ class Session:
         await self._try_to_save_manifest()
         self._tell()
 
-    async def _finish_rows(self, flusher: Flusher) -> bool:
+    async def _leave(self, flusher: Flusher) -> None:
+        """Stop working on a session that the next daemon goes on with: as after a crash, but with every row."""
+        if await self._finish_rows(flusher, over=False):
+            self._enter("interrupted", self._stop_reason)
+        else:
+            self.manifest.ended_us = self._clock.now_us()
+            self._enter("failed", self._failure or "Not all rows could be written.")
+        await self._try_to_save_manifest()
+        self._tell()
+
+    async def _finish_rows(self, flusher: Flusher, *, over: bool = True) -> bool:
         try:
-            return await flusher.finish(self._config.daemon.stop_deadline_s)
+            return await flusher.finish(self._config.daemon.stop_deadline_s, over=over)
         except Exception as error:  # noqa: BLE001  (the session's end is told whatever happens)
             self._log.error("data_collection.session_error", reason=repr(error), exc_info=error)
             return False

@@ -264,14 +264,15 @@ class MigrationRunner:
         return done
 
     def repair(self) -> list[str]:
-        """Run what is pending, make missing tables again, and give the streams' tables their columns and keys back.
+        """Resume suspended tables, run what is pending, make missing tables again, give columns and keys back.
 
         Returns:
             The names of the tables that were made or altered.
         """
         before = set(self._existing())
-        self.run()
         expected = final_tables(self.migrations)
+        self._resume(expected)
+        self.run()
         missing = [table for table in expected if table not in self._existing()]
         for table in missing:
             self._make_again(table)
@@ -391,6 +392,13 @@ class MigrationRunner:
             self._await_applied([table])
             return True
         return False
+
+    def _resume(self, tables: Iterable[str]) -> None:
+        """Have suspended tables go on where they stopped; one whose cause is not gone is suspended again at once."""
+        names = set(tables)
+        for name, suspended in self._connection.rows("SELECT name, suspended FROM wal_tables()"):
+            if suspended and name in names:
+                self._connection.run_text(f"ALTER TABLE {name} RESUME WAL")
 
     def _existing(self) -> dict[str, str]:
         """Return every table and view, in lower case (QuestDB ignores it), with its type: T, V or M."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from collector.session.manifest import load_manifest
+
 RATE = 400
 FLUSH_S = 0.5
 ETHUSDT_2024 = "binance-spot-ETHUSDT-20240808.rec.gz"
@@ -179,3 +181,39 @@ def test_verify_names_one_changed_digit_one_missing_row_and_one_too_many(
     named = [entry for finding in findings(collector.ask("verify", session=session_id)) for entry in finding["named"]]
     wanted = {"digit": 100, "extra": 99999999, "missing": len(lines)}[damage]
     assert wanted in {entry["seq"] for entry in named if entry["stream"] == "prices"}
+
+
+def test_a_session_that_sigterm_leaves_is_gone_on_with_by_the_next_daemon(
+    daemon: Callable[..., Any], server: Callable[..., Any]
+) -> None:
+    """No row that was received is lost, the pause is in the ledger by its ids, and candles go on where they were."""
+    exchange = server("exchange", "--rate", str(RATE), "--symbols", "BTC_USDT")
+    collector = daemon('[daemon]\non_sigterm = "leave"\n')
+    collector.start()
+    started = collector.ask(
+        "start", exchange="sim", symbols=["BTC_USDT"], ws_url=exchange.ws_url, rest_url=exchange.rest_url
+    )
+    session_id = started["session_id"]
+    collector.wait_rows(session_id, "prices", 2 * RATE)
+    assert collector.terminate() == 0
+    directory = collector.data_dir / f"session_{session_id}"
+    left = load_manifest(directory)
+    assert (left.state, left.reason, left.ended_us) == ("interrupted", "SIGTERM", None)
+    assert collector.rows(session_id, "ohlcv", "BTC_USDT") == []
+    before = collector.rows(session_id, "prices", "BTC_USDT")
+    kept = {int(row["trade_id"]) for row in before}
+    unread = exchange.sent_ids("btcusdt@aggTrade")[0] - kept
+    assert all(number > max(kept) for number in unread)  # what was on its way when the connection was closed
+
+    collector.start()
+    collector.wait_state(session_id, "active")
+    collector.wait_rows(session_id, "prices", len(before) + RATE)
+    collector.ask("stop", every=True)
+    rows = collector.rows(session_id, "prices", "BTC_USDT")
+    assert [int(row["seq"]) for row in rows] == list(range(1, len(rows) + 1))
+    ids = [int(row["trade_id"]) for row in rows]
+    assert set(exchange.traded("BTC_USDT", min(ids), max(ids))) - set(ids) == missing_ids(
+        collector, session_id, "BTC_USDT"
+    )
+    assert load_manifest(directory).state == "completed"
+    assert findings(collector.ask("verify", session=session_id)) == []

@@ -345,6 +345,15 @@ def test_repair_of_an_empty_server_makes_everything(empty_questdb) -> None:
     assert set(repair_tables(empty_questdb.settings)) == ALL_TABLES - {"schema_migrations"}
 
 
+def test_repair_resumes_a_suspended_table(empty_questdb) -> None:
+    """What it took meanwhile shows, and a table that was dropped besides is made again."""
+    migrate(empty_questdb.settings)
+    execute(empty_questdb, "ALTER TABLE tick_prices SUSPEND WAL", "DROP TABLE collection_gaps")
+    assert repair_tables(empty_questdb.settings) == ["collection_gaps"]
+    with empty_questdb.connect() as connection:
+        assert connection.value("SELECT suspended FROM wal_tables() WHERE name = %s", "tick_prices") is False
+
+
 def test_repair_gives_keys_and_columns_back(empty_questdb) -> None:
     """A table recreated without dedup would double every resent row."""
     migrate(empty_questdb.settings)
