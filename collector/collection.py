@@ -30,10 +30,12 @@ from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest, fetch_volumes
 from collector.feeds.sink import ResumePoint
 from collector.orders import check_offer, choose_listings, subscriptions_of
-from collector.reading.csv_rows import CsvHistory, look_up_trades
+from collector.reading.csv_rows import CsvHistory, look_up_trades, read_rows
 from collector.requests import StartRequest
+from collector.session.gaps import GapLedger
 from collector.session.manifest import Manifest, public_url
-from collector.session.repairer import Repairer
+from collector.session.repair import Tally
+from collector.session.repairer import Repairer, Tell, plan_of
 from collector.session.session import Session, create_manifest
 from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
@@ -41,7 +43,7 @@ from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
-from collector.streams import KLINES, ORDERBOOK, PRICES, Stream, stream_of
+from collector.streams import GAPS, KLINES, ORDERBOOK, PRICES, Stream, stream_of
 
 RAW_FILE = "raw.rec"
 
@@ -171,9 +173,9 @@ class Collection:
 
         self._repairer = self._make_repairer(exchange, listings, allowance)
 
-    def _make_repairer(self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance) -> Repairer | None:
+    def _make_repairer(self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance) -> Repairer:
         if self._rest is None:
-            return None
+            raise UsageError("The exchange can't be asked before its addresses are known.")
         directory = self.session.directory
         return Repairer(
             self.session,
@@ -293,16 +295,12 @@ class Collection:
 
     async def run(self) -> None:
         """Collect until the session ends; whatever happens is the session's state."""
-        over = asyncio.Event()
         try:
             if self._feed is not None:
                 async with asyncio.TaskGroup() as tasks:
-                    if self._repairer is not None and not self._manifest.recording:
-                        tasks.create_task(self._repairer.run(over))
-                    try:
-                        await self.session.run(self._feed)
-                    finally:
-                        over.set()
+                    repairing = tasks.create_task(self._repair_meanwhile())
+                    await self.session.run(self._feed)
+                    repairing.cancel()
         except Exception as error:
             # One session's bug must not end the daemon.
             self._parts.log.exception("data_collection.session_error", reason=repr(error))
@@ -312,6 +310,57 @@ class Collection:
             if self._recorder is not None:
                 await asyncio.to_thread(self._recorder.close)
             self.ended.set()
+
+    async def _repair_meanwhile(self) -> None:
+        """Repair what the ledger says is missing, until cancelled: what is not begun by then is begun again later."""
+        if self._repairer is not None and not self._manifest.recording:
+            await self._repairer.run()
+
+    async def repair(self, symbols: Sequence[str], tell: Tell) -> list[Tally]:
+        """Repair what is missing now, while the session runs.
+
+        Raises:
+            CollectorError: the exchange does not answer.
+        """
+        if self._repairer is None or self._manifest.recording:
+            raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
+        return await self._repairer.repair(symbols, tell=tell)
+
+    async def mend(self, symbols: Sequence[str], tell: Tell) -> list[Tally]:
+        """Repair what is missing in a session that has ended: its files are opened again, and closed.
+
+        Raises:
+            CollectorError: the exchange does not answer, or the files can't be written.
+        """
+        if self._manifest.recording:
+            raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
+        manifest, parts = self._manifest, self._parts
+        settings = parts.config.feed
+        _, rest_url = self._addresses()
+        dialect = create_exchange(manifest.exchange)
+        allowance = allowance_of(
+            parts.allowances, dialect, parts.clock, rest_url=rest_url, snapshots_per_s=settings.snapshots_per_s
+        )
+        self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url, allowance=allowance)
+        tallies: list[Tally] = []
+        try:
+            listed = await self._ask_listing(dialect)
+            listings = [listing for listing in listed if listing.symbol in manifest.symbols]
+            exchange = create_exchange(manifest.exchange, listings)
+            self._session = self._make_session(exchange)
+            await self._session.prepare()
+            repairer = self._make_repairer(exchange, listings, allowance)
+
+            async def work() -> None:
+                tallies.extend(await repairer.repair(symbols, tell=tell))
+
+            if parts.replicator is not None:
+                directory = self._session.directory
+                parts.replicator.add_session(manifest.session_id, manifest.exchange, directory, self.log_files())
+            await self._session.mend(work)
+        finally:
+            await self._rest.close()
+        return tallies
 
     def sample_rates(self) -> None:
         """Take a sample of the rows, for the rates."""
@@ -348,6 +397,13 @@ class Collection:
 
     def _file_rows(self) -> dict[tuple[str, str], int]:
         return {(file.stream.name, file.symbol or ""): file.rows for file in self.session.stream_files}
+
+
+def plan_repair(directory: Path, symbols: Sequence[str]) -> list[Tally]:
+    """Return what a repair of a session would ask for; raise LogError where its ledger cannot be read."""
+    ledger = GapLedger()
+    ledger.load(read_rows(directory, GAPS))
+    return plan_of(ledger, symbols)
 
 
 def candle_source_of(exchange: Exchange, listings: Sequence[Listing]) -> CandleSource | None:

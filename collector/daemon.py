@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,12 @@ from structlog.typing import FilteringBoundLogger
 
 from collector.api.server import ApiServer
 from collector.clock import Clock, SystemClock
-from collector.collection import Collection, Parts, facts_of, files_of
+from collector.collection import Collection, Parts, facts_of, files_of, plan_repair
 from collector.config import Config, warnings_of
 from collector.control_server import Command, ControlServer, Progress
 from collector.daemon_lock import DaemonLock
 from collector.describe import describe_database, session_row
-from collector.errors import CollectorError, DatabaseUnavailable, UsageError
+from collector.errors import CollectorError, DatabaseUnavailable, UnknownName, UsageError
 from collector.exchanges.selection import is_rule
 from collector.feeds.allowance import Allowances
 from collector.logs import dropped_records, get_log
@@ -34,9 +34,12 @@ from collector.orders import check_order
 from collector.reading.older import convert_older
 from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
-from collector.requests import ResyncRequest, SessionRequest, StartRequest, StopRequest, from_arguments
+from collector.requests import RepairRequest, ResyncRequest, SessionRequest, StartRequest, StopRequest, from_arguments
 from collector.session.manifest import MANIFEST_FILE, Manifest, load_manifest, save_manifest
+from collector.session.repair import Tally
+from collector.session.repairer import Tell
 from collector.session.session import (
+    FINAL,
     RUNNING,
     close_interrupted,
     mark_interrupted,
@@ -88,6 +91,7 @@ class Daemon:
         self._database = DatabaseSupervisor(config, log=log)
         self._replicator = self._make_replicator()
         self._session_rows: SessionReplica | None = None
+        self._mending: set[str] = set()
         self._simulated = SimulatedExchange(config.sim, log=log)
         self._control = ControlServer(self._data_dir, self._commands(), log=log, settings=config.control)
         self._ended = self._ended_sessions()
@@ -242,7 +246,7 @@ class Daemon:
             log=self._log,
             thread=self._keeper_thread,
             held=self._replicator.held if self._replicator is not None else None,
-            is_running=lambda session_id: session_id in self._running_ids(),
+            is_running=lambda session_id: session_id in self._running_ids() | self._mending,
         )
 
     def _running_ids(self) -> set[str]:
@@ -359,6 +363,7 @@ class Daemon:
             "verify": self._verify,
             "import": self._import,
             "resync": self._resync,
+            "repair": self._repair,
             "shutdown": self._shutdown,
         }
 
@@ -452,6 +457,48 @@ class Daemon:
 
     async def _resync(self, arguments: dict[str, Any], progress: Progress) -> Any:
         return await self._send_again(from_arguments(arguments, ResyncRequest), progress)
+
+    async def _repair(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        request = from_arguments(arguments, RepairRequest)
+        session_id, directory = self._existing(request.session)
+        manifest = load_manifest(directory)
+        for symbol in request.symbols:
+            if symbol not in manifest.symbols:
+                raise UnknownName(f"symbol in session {session_id}", symbol, manifest.symbols)
+        if request.dry_run:
+            return {"session_id": session_id, "gaps": plan_repair(directory, request.symbols)}
+
+        def tell(tally: Tally) -> None:
+            missing = "" if tally.asked is None else f" of {tally.asked}"
+            progress(f"{tally.symbol} {tally.gap_id}: {tally.got}{missing} trades, {tally.state}")
+
+        collection = self._collections.get(session_id)
+        if collection is not None and not collection.ended.is_set():
+            tallies = await collection.repair(request.symbols, tell)
+        else:
+            tallies = await self._mend(manifest, request.symbols, tell, progress)
+        return {"session_id": session_id, "gaps": tallies}
+
+    async def _mend(self, manifest: Manifest, symbols: Sequence[str], tell: Tell, progress: Progress) -> list[Tally]:
+        """Repair a session that has ended; nobody else may have its files open meanwhile."""
+        session_id = manifest.session_id
+        if manifest.state not in FINAL:
+            raise UsageError(
+                f"Session {session_id} is {manifest.state}: it can't be repaired before it goes on, or has ended.",
+                hint="Try again in a minute.",
+            )
+        if session_id in self._mending:
+            raise UsageError(f"Session {session_id} is being repaired already.", hint="Wait for it to end.")
+        order = StartRequest(exchange=manifest.exchange, symbols=tuple(manifest.symbols), go_on=True)
+        if self._simulated.is_meant(manifest, self._configured_url(manifest.exchange)):
+            ws_url, rest_url = await self._simulated.ensure(manifest.symbols)
+            order = msgspec.structs.replace(order, ws_url=ws_url, rest_url=rest_url)
+        self._mending.add(session_id)
+        try:
+            progress(f"asking {manifest.exchange} for its instruments")
+            return await Collection(manifest, order, self._parts()).mend(symbols, tell)
+        finally:
+            self._mending.discard(session_id)
 
     async def _send_again(self, request: ResyncRequest, progress: Progress) -> Any:
         if self._replicator is None:

@@ -2,7 +2,8 @@
 
 ``ping`` → the daemon's pid and version · ``start`` StartRequest → SessionStatus · ``stop`` StopRequest → SessionStatus
 of those it stopped · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus ·
-``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest · ``shutdown`` → nothing, once it has begun.
+``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest ·
+``repair`` RepairRequest → what became of each gap · ``shutdown`` → nothing, once it has begun.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ class SessionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Concern one session: its id, or for ``import`` the absolute path of its directory."""
 
     session: str
+
+
+class RepairRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Ask the exchange for what a session's ledger says is missing, of some symbols or (empty) of all.
+
+    ``dry_run`` tells what would be asked for, and asks nothing.
+    """
+
+    session: str
+    symbols: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 class ResyncRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from collector.candles.intervals import HIGHER, INTERVALS, MINUTE_US
-from collector.events import Trade
+from collector.events import Kline, Trade
 
 EXACT = Context(prec=500, traps=[Inexact, InvalidOperation, Overflow, DivisionByZero])
 """The arithmetic of sums and quote volumes: a result that would have to be rounded is an error, never a lost digit."""
@@ -43,7 +43,9 @@ class Candle(msgspec.Struct, frozen=True, gc=False):
     """A row of ``ohlcv.csv`` without its ``seq``. ``timestamp_us`` is the bucket's start.
 
     ``taker_buy_volume`` is empty where a trade does not say its side. ``coverage`` is ``full``, ``partial`` (the
-    session's first or last) or ``gap``; ``source`` is ``rest`` as soon as one of its trades came from there.
+    session's first or last) or ``gap``; ``source`` is ``rest`` as soon as one of its trades came from there, and
+    ``kline`` where the exchange's own minute stands for trades that are not to be had. ``quote_volume`` is empty, and
+    ``trades_count`` what is known, where that minute does not say them.
     ``revision`` counts the rows of one key, from 0.
     """
 
@@ -151,7 +153,7 @@ class _Bucket:
 
     __slots__ = (
         "buy", "changed", "closed", "count", "emitted", "first", "high",
-        "last", "low", "quote", "sided", "source", "start", "volume",
+        "last", "low", "quote", "quoted", "sided", "source", "start", "volume",
     )  # fmt: skip
 
     def __init__(self, start: int) -> None:
@@ -164,6 +166,7 @@ class _Bucket:
         self.low: tuple[Decimal, str] | None = None
         self.source = "ws"
         self.sided = True
+        self.quoted = True
         self.closed = False
         self.changed = False
         self.emitted: Candle | None = None
@@ -191,9 +194,10 @@ class _Bucket:
             self.high = other.high
         if self.low is None or (other.low is not None and other.low < self.low):
             self.low = other.low
-        if other.source == "rest":
-            self.source = "rest"
+        if other.source != "ws" and self.source != "kline":
+            self.source = other.source
         self.sided = self.sided and other.sided
+        self.quoted = self.quoted and other.quoted
 
     def copy(self) -> _Bucket:
         twin = _Bucket(self.start)
@@ -211,7 +215,7 @@ class _Bucket:
             low=self.low[1] if self.low else "",
             close=self.last[2],
             volume=plain(self.volume),
-            quote_volume=plain(self.quote),
+            quote_volume=plain(self.quote) if self.quoted else "",
             trades_count=self.count,
             taker_buy_volume=plain(self.buy) if self.sided else "",
             first_trade_id=self.first[3],
@@ -227,7 +231,8 @@ def _bucket_of_row(candle: Candle) -> _Bucket:
     """Return a 1m candle's row as a bucket that a higher interval can absorb."""
     bucket = _Bucket(candle.timestamp_us)
     bucket.volume = Decimal(candle.volume)
-    bucket.quote = Decimal(candle.quote_volume)
+    bucket.quote = Decimal(candle.quote_volume or 0)
+    bucket.quoted = candle.quote_volume != ""
     bucket.buy = Decimal(candle.taker_buy_volume or 0)
     bucket.sided = candle.taker_buy_volume != ""
     bucket.count = candle.trades_count
@@ -238,6 +243,20 @@ def _bucket_of_row(candle: Candle) -> _Bucket:
     bucket.source = candle.source
     bucket.closed = candle.is_closed
     bucket.emitted = candle
+    return bucket
+
+
+def _bucket_of_kline(kline: Kline, own: _Bucket | None) -> _Bucket:
+    """Return the exchange's own minute as a bucket; what it does not say is taken from our own trades in it."""
+    bucket = _Bucket(kline.start_us)
+    bucket.volume = Decimal(kline.volume)
+    bucket.quoted, bucket.sided = kline.quote_volume is not None, kline.taker_buy_volume is not None
+    bucket.quote, bucket.buy = Decimal(kline.quote_volume or 0), Decimal(kline.taker_buy_volume or 0)
+    bucket.count = kline.trades_count if kline.trades_count is not None else own.count if own is not None else 0
+    bucket.first = (kline.start_us, 0, kline.open, own.first[3] if own is not None else "")
+    bucket.last = (kline.start_us, 0, kline.close, own.last[3] if own is not None else "")
+    bucket.high, bucket.low = (Decimal(kline.high), kline.high), (Decimal(kline.low), kline.low)
+    bucket.source = "kline"
     return bucket
 
 
@@ -278,6 +297,8 @@ class Aggregator:
         self._minutes: dict[int, _Bucket] = {}
         self._spans: dict[str, dict[int, _Bucket]] = {interval: {} for interval in HIGHER}
         self._stale: set[int] = set()
+        self._klines: dict[int, Kline] = {}
+        self._restored: set[int] = set()
         self._next_due_us = _NEVER
         self._changed = False
 
@@ -335,6 +356,29 @@ class Aggregator:
         if self._history is not None:
             self._stale.update(range(first - first % MINUTE_US, until, MINUTE_US))
 
+    def replace(self, klines: Iterable[Kline]) -> None:
+        """Put the exchange's own closed minutes in place of those whose trades are not to be had.
+
+        One in which nothing was traded makes no candle. What is later said of such a minute by trades is passed over,
+        until ``restore``.
+        """
+        if self._history is None:
+            return
+        for kline in klines:
+            if kline.closed and kline.interval == "1m" and Decimal(kline.volume) > 0:
+                self._klines[kline.start_us] = kline
+                self._restored.discard(kline.start_us)
+                self._stale.add(kline.start_us)
+
+    def restore(self, from_us: int, to_us: int) -> None:
+        """Make the minutes that overlap [from_us, to_us) from their trades again: they have all come after all."""
+        if self._history is not None:
+            minutes = range(from_us - from_us % MINUTE_US, to_us, MINUTE_US)
+            self._restored.update(minutes)
+            self._stale.update(minutes)
+            for start in minutes:
+                self._klines.pop(start, None)
+
     def open_candles(self) -> list[Candle]:
         """Return the candles that are still open, as they stand, for whoever watches."""
         with localcontext(EXACT):
@@ -366,8 +410,11 @@ class Aggregator:
                 for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
                     if bucket.start >= whole_from_us:
                         self._merge(bucket)
-            for start, bucket in self._minutes.items():
-                self._know(bucket, rows.get(("1m", start)))
+            for start in list(self._minutes):
+                row = rows.get(("1m", start))
+                if row is not None and row.source == "kline":
+                    self._minutes[start] = _bucket_of_row(row)
+                self._know(self._minutes[start], row)
             self._refold(rows, {recent, *self._minutes})
         self._stale.update(start for start in _last_written_minutes(lines) if start not in self._minutes)
         self._changed = True
@@ -467,6 +514,8 @@ class Aggregator:
             self._minutes[delta.start] = delta
             self._next_due_us = min(self._next_due_us, delta.start + MINUTE_US)
             return
+        if known.source == "kline":
+            return
         known.add(delta)
         if not known.closed:
             return
@@ -501,7 +550,9 @@ class Aggregator:
             for start in sorted(s for s, b in buckets.items() if b.changed or not b.closed):
                 bucket = buckets[start]
                 bucket.closed = bucket.closed or start + length <= limit
-                if bucket.closed and bucket.changed and bucket.count:  # its minutes may still be open after a crash
+                if (
+                    bucket.closed and bucket.changed and bucket.high is not None
+                ):  # its minutes may still be open after a crash
                     candle = bucket.candle(interval, self._coverage(start, length, gaps))
                     self._add_row(rows, bucket, candle, bucket)
                     bucket.changed = False
@@ -570,7 +621,8 @@ class Aggregator:
         if not self._stale or self._history is None:
             return
         whole_from_us = self._history.whole_from_us()
-        stale, self._stale = {start for start in self._stale if start >= whole_from_us}, set()
+        stale = {start for start in self._stale if start >= whole_from_us or start in self._klines}
+        self._stale = set()
         if not stale:
             return
         day_us = INTERVALS["1d"]
@@ -581,11 +633,23 @@ class Aggregator:
             for bucket in self._by_minute(ticks.trades, ticks.seqs, ticks.quotes):
                 if bucket.start in stale:
                     found.setdefault(bucket.start, _Bucket(bucket.start)).add(bucket)
+        for start in sorted(stale):
+            self._take_exchanges_own(start, rows.get(("1m", start)), found)
         for start, bucket in found.items():
             self._know(bucket, rows.get(("1m", start)))
             bucket.closed = bucket.changed = True
             self._minutes[start] = bucket
         self._refold(rows, set(found))
+
+    def _take_exchanges_own(self, start: int, row: Candle | None, found: dict[int, _Bucket]) -> None:
+        """Put the exchange's own minute in place of what the trades say, where that was asked for or written before."""
+        kline = self._klines.pop(start, None)
+        if kline is not None:
+            found[start] = _bucket_of_kline(kline, found.get(start))
+        elif start in self._restored:
+            self._restored.discard(start)
+        elif row is not None and row.source == "kline":
+            found[start] = _bucket_of_row(row)
 
     @staticmethod
     def _know(bucket: _Bucket, row: Candle | None) -> None:

@@ -119,6 +119,10 @@ class CandleProof:
             if start <= self._released_until_us and (candle is not None or key in remade):
                 self.report.released += candle is not None
                 continue
+            if candle is not None and candle.source == "kline":
+                # The exchange's own minute, or made of one: its trades are not to be had, so they prove nothing.
+                self.report.replaced += 1
+                continue
             unfinished = not self._ended and start + INTERVALS.get(interval, 0) + _SLACK_US > self._last_us
             if unfinished and (candle is None or not candle.is_closed):
                 self.report.waiting += 1

@@ -93,13 +93,15 @@ class StreamReport(Part, kw_only=True):
 class CandleReport(Part, kw_only=True):
     """One symbol's candles against its trades; ``waiting`` candles need not be written yet (the session still runs).
 
-    Of ``released`` candles the trades, or some of them, are only in QuestDB any more.
+    Of ``released`` candles the trades, or some of them, are only in QuestDB any more; ``replaced`` ones are the
+    exchange's own, or made of such, because their trades were not to be had.
     """
 
     trades: int = 0
     candles: int = 0
     waiting: int = 0
     released: int = 0
+    replaced: int = 0
 
 
 class Report(msgspec.Struct):
@@ -162,6 +164,8 @@ def _candle_line(part: CandleReport) -> str:
         words.append(f"{part.waiting} not due yet")
     if part.released:
         words.append(f"{part.released} of released trades")
+    if part.replaced:
+        words.append(f"{part.replaced} the exchange's own")
     return _line("candles", part.symbol, words, part.findings)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -53,6 +53,10 @@ class CandleBuilder(Protocol):
     def finish(self, gaps: GapTest) -> list[Candle]: ...
 
     def revise(self, from_us: int, to_us: int) -> None: ...
+
+    def replace(self, klines: Iterable[Kline]) -> None: ...
+
+    def restore(self, from_us: int, to_us: int) -> None: ...
 
 
 class ExchangeTime(Protocol):
@@ -346,6 +350,7 @@ class Flusher:
 
     def _enter_repairs(self, batch: Batch, outcome: _Outcome) -> None:
         """Enter what came of repairs once their trades are on the disk: the ledger never promises a row that is not."""
+        self._replace_minutes(batch.replacements)
         self._repairs += batch.repairs
         if not self._repairs:
             return
@@ -358,7 +363,25 @@ class Flusher:
         self._repairs = waiting
         for repair in entered:
             for entry in self._ledger.repair(repair):
+                self._restore(entry)
                 self._look_again(entry.symbol, entry.from_us, entry.to_us)
+
+    def _replace_minutes(self, klines: Sequence[Kline]) -> None:
+        for kline in klines:
+            builder = self._candles.get(kline.symbol)
+            try:
+                if builder is not None:
+                    builder.replace([kline])
+            except Exception as error:  # noqa: BLE001  (whatever is wrong with its candles, the ticks go on)
+                self._give_up_candles(kline.symbol, error)
+
+    def _restore(self, before: Entry) -> None:
+        """Have minutes made from trades again that the exchange's own had stood for, once those trades have come."""
+        builder = self._candles.get(before.symbol)
+        if builder is None or before.repaired_from != "kline" or before.from_us is None or before.to_us is None:
+            return
+        if not self._ledger.overlaps(before.symbol, before.from_us, before.to_us + 1):
+            builder.restore(before.from_us, before.to_us + 1)
 
     def _format(self, batch: Batch, outcome: _Outcome) -> None:
         """Turn a batch into lines behind those that wait already."""

@@ -138,23 +138,15 @@ class Repairer:
         self._waiting: dict[str, tuple[float, Backoff]] = {}
         self._no_candles: set[str] = set()
 
-    async def run(self, ended: asyncio.Event) -> None:
-        """Repair whatever the ledger says is missing, as it appears, until the session ends."""
-        while not ended.is_set():
+    async def run(self) -> None:
+        """Repair whatever the ledger says is missing, as it appears, until cancelled."""
+        while True:
             try:
                 if self._settings.enabled:
                     await self._repair_due()
             except Exception as error:  # noqa: BLE001  (a bug here must not end the collecting)
                 self._log.error("repair.bug", reason=repr(error), exc_info=error)
-            try:
-                async with asyncio.timeout(self._settings.interval_s):
-                    await ended.wait()
-            except TimeoutError:
-                continue
-
-    def plan(self, symbols: Sequence[str] = ()) -> list[Tally]:
-        """Return what would be asked for, on demand, without asking."""
-        return [_tally(entry) for entry in self._wanted(symbols, again=True)]
+            await asyncio.sleep(self._settings.interval_s)
 
     async def repair(self, symbols: Sequence[str] = (), *, tell: Tell = lambda _: None) -> list[Tally]:
         """Repair all that is missing of some symbols (or of all), now; return what became of each row of the ledger.
@@ -226,14 +218,11 @@ class Repairer:
     def _wanted(self, symbols: Sequence[str], *, again: bool) -> list[Entry]:
         """Return the rows of the ledger to work on, the oldest first."""
         oldest_us = 0 if again else self._clock.now_us() - round(self._settings.max_age_s * 1e6)
-        found = [
+        return [
             entry
-            for entry in self._session.ledger.entries()
-            if repairable(entry, again=again)
-            and (not symbols or entry.symbol in symbols)
-            and (entry.to_us or entry.detected_us) >= oldest_us
+            for entry in _rows_to_repair(self._session.ledger, symbols, again=again)
+            if (entry.to_us or entry.detected_us) >= oldest_us
         ]
-        return sorted(found, key=_age)
 
     # Trades
 
@@ -444,6 +433,21 @@ class Repairer:
             missing = [entry] if entry.state in ("open", "unrecoverable") else parts
             tally.missing = 0 if entry.state == "repaired" else sum(one.expected_rows or 0 for one in missing)
         return tally
+
+
+def plan_of(ledger: GapLedger, symbols: Sequence[str]) -> list[Tally]:
+    """Return what a repair on demand would ask for, of some symbols or (empty) of all."""
+    return [_tally(entry) for entry in _rows_to_repair(ledger, symbols, again=True)]
+
+
+def _rows_to_repair(ledger: GapLedger, symbols: Sequence[str], *, again: bool) -> list[Entry]:
+    """Return the rows of the ledger to work on, the oldest gaps first."""
+    found = [
+        entry
+        for entry in ledger.entries()
+        if repairable(entry, again=again) and (not symbols or entry.symbol in symbols)
+    ]
+    return sorted(found, key=_age)
 
 
 def _tally(entry: Entry) -> Tally:

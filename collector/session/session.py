@@ -180,7 +180,8 @@ class Session:
         self._known_seq = known_seq
         self._on_commit = on_commit
         self._on_status = on_status
-        self._resumed = manifest.state == "interrupted"
+        self._reopened = manifest.state in FINAL
+        self._resumed = manifest.state == "interrupted" or self._reopened
         self._streams: dict[tuple[str, str], StreamFile] = {}
         self._points: dict[str, ResumePoint] = {}
         self._keeper = self._make_keeper(keeper_thread, held) if keeper_thread is not None else None
@@ -239,6 +240,9 @@ class Session:
             rotation=RotationRule.from_config(self._config.csv),
             reserve_bytes=self._config.csv.reserve_bytes,
         )
+        if self._reopened:
+            self._log.info("data_collection.session_reopened", state=self.state)
+            return
         if self._resumed:
             self._expect_resumption(self._flusher)
             self._enter("starting", "goes on after an interruption")
@@ -271,7 +275,7 @@ class Session:
                 self._open(stream, symbol)
         self._note_incidents()
         self._written_before = sum(self._count(name) for name in DATA_TYPES)
-        if self._resumed:
+        if self._resumed and not self._reopened:
             self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
         if self._make_candles is None or PRICES not in wanted:
             return {}
@@ -425,9 +429,36 @@ class Session:
             self._ended.set()
             await asyncio.shield(self._in_log_thread(self.csv.close))
 
+    async def mend(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have an ended session's files added to by some work, which puts its rows into the buffer.
+
+        Numbers go on where they ended, the state stays, and the manifest gets the new counts and hashes.
+
+        Raises:
+            LogError: not all rows could be written.
+        """
+        flusher = self._prepared()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(flusher.run())
+                try:
+                    await work()
+                finally:
+                    self._end.set()
+                    whole = await self._finish_rows(flusher)
+            await self._in_log_thread(self._hash_files)
+            await self._save_manifest()
+            self._tell()
+        finally:
+            await asyncio.shield(self._in_log_thread(self.csv.close))
+        if not whole:
+            raise LogError(f"Not all that was fetched for {self.session_id} could be written.")
+
     async def flush(self) -> bool:
         """Write what is in the buffer now; return whether everything that came before is in the log."""
         flusher = self._prepared()
+        if self._end.is_set():
+            return False
         await flusher.flush()
         return flusher.health == "ok"
 

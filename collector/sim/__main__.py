@@ -37,6 +37,7 @@ def main() -> None:
 @click.option("--symbols", default="BTC_USDT,ETH_USDT", help="Symbols, comma-separated.")
 @click.option("--fault", "faults", multiple=True, help="A fault: kind:key=value,key=value.")
 @click.option("--weight-limit", default=6000, help="REST weight allowed in a minute.")
+@click.option("--without-trades", is_flag=True, help="REST gives no trades, so that nothing missed can be had.")
 @click.option("--connection-life", default=0.0, help="Seconds after which a connection is ended; 0 for never.")
 @click.option("--follow-parent", is_flag=True, help="End when the standard input is closed.")
 def exchange(
@@ -46,6 +47,7 @@ def exchange(
     symbols: str,
     faults: tuple[str, ...],
     weight_limit: int,
+    without_trades: bool,
     connection_life: float,
     follow_parent: bool,
 ) -> None:
@@ -59,6 +61,7 @@ def exchange(
         rate=rate,
         faults=[parse_fault(text) for text in faults],
         weight_per_min=weight_limit,
+        gives_trades=not without_trades,
         connection_life_s=connection_life or None,
     )
 

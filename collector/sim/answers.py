@@ -75,10 +75,15 @@ class Weights:
 
 
 class Answers:
-    """Answer requests about a market, as far as it has been published."""
+    """Answer requests about a market, as far as it has been published.
 
-    def __init__(self, market: Market) -> None:
+    Args:
+        gives_trades: whether it answers requests for trades, as not every exchange does.
+    """
+
+    def __init__(self, market: Market, *, gives_trades: bool = True) -> None:
         self._market = market
+        self._gives_trades = gives_trades
 
     @staticmethod
     def weight(path: str, params: Mapping[str, str]) -> int:
@@ -110,7 +115,7 @@ class Answers:
             return Reply(200, dialect.exchange_info(symbols, now_us))
         if path == "/api/v3/depth":
             return self._depth(params, now_us, fault)
-        if path == "/api/v3/aggTrades":
+        if path == "/api/v3/aggTrades" and self._gives_trades:
             return self._trades(params, now_us)
         if path == "/api/v3/klines":
             return await self._klines(params, now_us)

@@ -52,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         rate: messages (aggregated trades) in a second, over all symbols.
         weight_per_min: the REST weight allowed in a minute.
+        gives_trades: REST answers requests for trades; otherwise what a client missed cannot be had.
         ban_s: how long a ban (418) lasts, in seconds.
         connection_life_s: after how long the exchange ends a connection, in seconds; None: never.
         max_backlog_bytes: how much may wait for a client that reads too slowly, before it is dropped.
@@ -62,6 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 50
     faults: Sequence[Fault] = ()
     weight_per_min: int = 6000
+    gives_trades: bool = True
     ban_s: float = 120
     connection_life_s: float | None = None
     max_backlog_bytes: int = 256 * 1024 * 1024
@@ -104,7 +106,7 @@ class SimulatedExchange:
         self._group = group
         self._max_backlog_bytes = options.max_backlog_bytes
         self._connection_life_s = options.connection_life_s
-        self._answers = Answers(self.market)
+        self._answers = Answers(self.market, gives_trades=options.gives_trades)
         self._stopping = asyncio.Event()
         self._clients: set[_Client] = set()
         self._audience: dict[str, list[_Client]] = {}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from collector.candles.aggregator import EXACT, Aggregator, Candle, plain
 from collector.candles.intervals import INTERVALS
-from collector.events import Trade
+from collector.events import Kline, Trade
 
 DAY_US = 1_700_006_400_000_000
 MINUTE_US = 60_000_000
@@ -500,3 +500,70 @@ def test_a_recorded_market_gives_the_candles_that_are_known_to_be_true(run_candl
             assert not known["complete"] or (ours.is_closed and ours.coverage == "full")
             compared += known["complete"]
     assert compared > 10
+
+
+def kline_at(second: float, *, volume: str = "9", **more: Any) -> Kline:
+    start_us = DAY_US + round(second * 1_000_000)
+    fields: dict[str, Any] = {
+        "open": "1", "high": "200", "low": "0.5", "close": "2", "quote_volume": "90", "trades_count": 7,
+        "taker_buy_volume": "4", **more,
+    }  # fmt: skip
+    return Kline(
+        symbol="BTC_USDT", interval="1m", start_us=start_us, volume=volume, closed=True, timestamp_us=start_us,
+        received_us=start_us, **fields,
+    )  # fmt: skip
+
+
+def test_the_exchanges_own_minute_stands_for_trades_that_are_not_to_be_had(
+    run_candles: Callable[..., Any], trade_at: Callable[..., Trade]
+) -> None:
+    """It takes the place of what the trades say, and the higher candles are folded from it."""
+    run = run_candles(started_us=DAY_US)
+    run.write(trade_at(1, "100"), trade_at(61, "50"), trade_at(121, "70"), trade_at(301, "80"))
+    run.gaps.append((DAY_US + 62_000_000, DAY_US + 90_000_000))
+    run.close(310)
+    run.aggregator.replace([kline_at(60), kline_at(180, volume="0")])
+    run.gaps.clear()
+    rows = {candle.key: candle for candle in run.close(311)}
+    minute, higher = rows["1m", DAY_US + 60_000_000], rows["5m", DAY_US]
+    assert (minute.open, minute.high, minute.low, minute.close) == ("1", "200", "0.5", "2")
+    assert (minute.volume, minute.quote_volume, minute.trades_count, minute.taker_buy_volume) == ("9", "90", 7, "4")
+    assert (minute.source, minute.coverage, minute.revision) == ("kline", "full", 1)
+    assert (higher.source, higher.volume, higher.high, higher.low, higher.close) == ("kline", "11", "200", "0.5", "70")
+    assert ("1m", DAY_US + 180_000_000) not in rows
+
+
+def test_trades_do_not_count_in_a_minute_that_is_the_exchanges_own_until_all_have_come(
+    run_candles: Callable[..., Any], trade_at: Callable[..., Trade]
+) -> None:
+    """Not before nor after a restart; then it is made from them again."""
+    run = run_candles(started_us=DAY_US)
+    run.write(trade_at(1), trade_at(61, "50"), trade_at(121))
+    run.close(130)
+    run.aggregator.replace([kline_at(60)])
+    assert [candle.source for candle in run.close(131) if candle.interval == "1m"] == ["kline"]
+    run.write(trade_at(62, "60"))
+    assert [candle for candle in run.close(132) if candle.interval == "1m"] == []
+    again = run_candles(history=run.log, started_us=DAY_US)
+    again.aggregator.rebuild(run.log)
+    assert [candle for candle in again.close(133) if candle.source != "kline"] == []
+    again.aggregator.revise(DAY_US + 60_000_000, DAY_US + 61_000_000)
+    assert again.close(134) == []
+    again.aggregator.restore(DAY_US + 60_000_000, DAY_US + 61_000_000)
+    (minute,) = [candle for candle in again.close(135) if candle.interval == "1m"]
+    assert (minute.source, minute.volume, minute.close, minute.trades_count) == ("ws", "2", "60", 2)
+
+
+def test_an_exchange_that_publishes_no_quote_volume_leaves_it_empty(
+    run_candles: Callable[..., Any], trade_at: Callable[..., Trade]
+) -> None:
+    """Also in the candles above, and read back from the log."""
+    run = run_candles(started_us=DAY_US)
+    run.write(trade_at(1), trade_at(301))
+    run.close(310)
+    run.aggregator.replace([kline_at(0, quote_volume=None, trades_count=None, taker_buy_volume=None)])
+    rows = {candle.key: candle for candle in run.close(311)}
+    for interval in ("1m", "5m"):
+        found = rows[interval, DAY_US]
+        assert (found.quote_volume, found.taker_buy_volume, found.trades_count) == ("", "", 1)
+        assert Candle.from_row(found.line(1).rstrip("\n").split(",")) == found
