@@ -128,7 +128,7 @@ def _describe_symbols(
     counts: dict[str, tuple[int, int]] = {}
     for entry in gaps:
         total, still_open = counts.get(entry.symbol, (0, 0))
-        counts[entry.symbol] = total + 1, still_open + (entry.state in ("open", "partial"))
+        counts[entry.symbol] = total + 1, still_open + (entry.state == "open")
     for symbol in symbols:
         yield _describe_symbol(symbol, streams.get(symbol, {}), file_rows, counts.get(symbol, (0, 0)), rates, now_us)
 

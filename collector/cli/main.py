@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "import": Entry("collector.cli.verify:import_session", "Send a session's CSV to QuestDB again."),
         "doctor": Entry("collector.cli.doctor:doctor", "Say what is wrong with data and server, and mend it."),
         "resync": Entry("collector.cli.verify:resync", "Send a session's rows to QuestDB again, from a row on."),
+        "repair": Entry("collector.cli.repair:repair", "Ask the exchange again for what a session missed."),
     },
     "Try": {
         "sim": Entry("collector.cli.sim:sim", "Run the built-in simulated exchange."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -80,4 +81,81 @@ def test_what_a_killed_daemon_missed_is_fetched_when_it_is_back(
     assert int(gap["repaired_rows"]) == int(gap["to_id"]) - int(gap["from_id"]) + 1 == int(gap["expected_rows"])
     fetched = [row for row in collector.rows(session_id, "prices", SYMBOL) if row["source"] == "rest"]
     assert sorted(int(row["trade_id"]) for row in fetched) == list(range(int(gap["from_id"]), int(gap["to_id"]) + 1))
+    assert agrees(collector, session_id) == []
+
+
+def test_what_cannot_be_had_is_unrecoverable_and_its_minute_is_the_exchanges_own(
+    daemon: Callable[..., Any], server: Callable[..., Any]
+) -> None:
+    """The ledger says that the trades are gone, and why; the candle is the kline, and every store agrees."""
+    exchange = server("exchange", "--rate", "100", "--symbols", SYMBOL, "--without-trades")
+    collector = daemon("[repair]\nenabled = true\nkline_delay_s = 3\n")
+    collector.start()
+    session_id = begin(collector, exchange, data_types=["prices"])
+    collector.wait_rows(session_id, "prices", 200)
+    exchange.post("/admin/faults?kind=skip&n=40&channel=*@aggTrade")
+    wait_until(lambda: ledger(collector, session_id) and settled(collector, session_id), "the gap to be given up")
+    (gap,) = ledger(collector, session_id).values()
+    assert (gap["state"], int(gap["to_id"]) - int(gap["from_id"]) + 1) == ("unrecoverable", 40)
+    assert "404" in gap["detail"]
+
+    def kline() -> list[dict[str, str]]:
+        return [row for row in collector.rows(session_id, "ohlcv", SYMBOL) if row["source"] == "kline"]
+
+    found = wait_until(kline, "the minute to be the exchange's own", bound_s=150)
+    minute = next(row for row in found if row["interval"] == "1m")
+    start_ms = int(minute["timestamp"]) // 1000
+    (truth,) = exchange.get(f"/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime={start_ms}&limit=1")
+    ours = [minute[name] for name in ("open", "high", "low", "close", "volume", "quote_volume")]
+    assert [float(text) for text in ours] == [float(truth[at]) for at in (1, 2, 3, 4, 5, 7)]
+    assert (int(minute["trades_count"]), minute["is_closed"]) == (truth[8], "true")
+    (gap,) = ledger(collector, session_id).values()
+    assert (gap["state"], gap["repaired_from"]) == ("unrecoverable", "kline")
+    collector.ask("stop", every=True)
+    equals_the_exchange(collector, session_id, exchange)
+    assert agrees(collector, session_id) == []
+
+
+def test_an_ended_session_is_repaired_on_demand(daemon: Callable[..., Any], server: Callable[..., Any]) -> None:
+    """Its files are opened again: numbers go on, counts and hashes are those of the files, QuestDB has the rows."""
+    exchange = server("exchange", "--rate", "400", "--symbols", "BTC_USDT,ETH_USDT")
+    collector = daemon()
+    collector.start()
+    session_id = begin(collector, exchange, "BTC_USDT", "ETH_USDT")
+    for native in ("btcusdt", "ethusdt"):
+        rows = len(collector.rows(session_id, "prices", "BTC_USDT")) if native == "ethusdt" else 0
+        collector.wait_rows(session_id, "prices", rows + 200)
+        exchange.post(f"/admin/faults?kind=skip&n=30&channel={native}@aggTrade")
+    wait_until(lambda: len(ledger(collector, session_id)) == 2, "two gaps")
+    collector.ask("stop", every=True)
+    missed = {symbol: missing(collector, session_id, symbol) for symbol in ("BTC_USDT", "ETH_USDT")}
+    assert {symbol: len(ids) for symbol, ids in missed.items()} == {"BTC_USDT": 30, "ETH_USDT": 30}
+
+    planned = collector.ask("repair", session=session_id, dry_run=True)["gaps"]
+    assert [(gap["asked"], gap["got"], gap["state"]) for gap in planned] == [(30, 0, "open")] * 2
+    assert {symbol: missing(collector, session_id, symbol) for symbol in missed} == missed
+
+    before = collector.ask("show", session=session_id)["manifest"]
+    (gap,) = collector.ask("repair", session=session_id, symbols=["BTC_USDT"])["gaps"]
+    assert (gap["symbol"], gap["asked"], gap["got"], gap["missing"]) == ("BTC_USDT", 30, 30, 0)
+    assert gap["state"] == "repaired"
+    equals_the_exchange(collector, session_id, exchange, "BTC_USDT")
+    assert missing(collector, session_id, "ETH_USDT") == missed["ETH_USDT"]
+
+    collector.terminate()
+    collector.start()
+    (gap,) = collector.ask("repair", session=session_id)["gaps"]
+    assert (gap["symbol"], gap["got"], gap["state"]) == ("ETH_USDT", 30, "repaired")
+    assert collector.ask("repair", session=session_id)["gaps"] == []
+    for symbol in missed:
+        ids = equals_the_exchange(collector, session_id, exchange, symbol)
+        assert ids == list(range(ids[0], ids[-1] + 1))
+    manifest = collector.ask("show", session=session_id)["manifest"]
+    assert (manifest["state"], manifest["history"]) == (before["state"], before["history"])
+    assert manifest["written"] == before["written"] + 60
+    assert manifest["open_gaps"] == 0
+    for record in manifest["files"]:
+        content = (collector.data_dir / f"session_{session_id}" / record["path"]).read_bytes()
+        assert record["bytes"] == len(content)
+        assert set(record["hashes"].values()) == {hashlib.sha256(content).hexdigest()}
     assert agrees(collector, session_id) == []

@@ -106,7 +106,7 @@ async def gaps(
         for entry in await asyncio.to_thread(ledger_of, stored)
         if (symbol is None or entry.symbol == symbol)
         and (stream is None or entry.stream == stream)
-        and (not only_open or entry.state in ("open", "partial"))
+        and (not only_open or entry.state == "open")
     ]
     after = position_of(cursor, str) if cursor else None
     page, following = page_of(entries, lambda entry: entry.gap_id, after, limit)
