@@ -60,8 +60,8 @@ def repair(
 
 
 def _table(gaps: list[dict[str, Any]], *, dry_run: bool) -> Table:
-    from collector.cli.render import make_table, state_text, time_text
-    from collector.wording import count_text
+    from collector.cli.render import make_table, state_text
+    from collector.wording import count_text, time_text
 
     columns = ["GAP", "SYMBOL", "CAUSE", "FROM", "TO", ">ASKED"]
     table = make_table(*columns, *(["STATE"] if dry_run else [">GOT", ">STILL MISSING", "STATE", "REASON"]))

@@ -1,8 +1,8 @@
 """Bybit, spot and linear contracts, over its v5 websocket and REST.
 
 Sources: the exchange's pages "Connect", "Orderbook", "Trade", "Kline" (WebSocket Stream, Public), "Get Instruments
-Info", "Get Orderbook", "Rate Limit Rules", and a recording of 2024. ``side`` is the taker's. Ids of trades don't count,
-and public trades can't be had later from an id on.
+Info", "Get Orderbook", "Get Recent Public Trades", "Rate Limit Rules", and a recording of 2024. ``side`` is the taker's.
+Ids of trades don't count, and of public trades only the newest can be had later.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from collector.exchanges.decode import (
     Natural,
     chunks,
     document,
+    natural,
     pack,
     read_answer,
     require_decimals,
     require_levels,
+    require_price_and_size,
     require_stream,
     symbols_once,
     volume,
@@ -134,6 +136,23 @@ class _BookAnswer(msgspec.Struct, gc=False):
     code: Literal[0] = field(name="retCode")
 
 
+class _RecentTrade(msgspec.Struct, gc=False):
+    id: str = field(name="execId")
+    price: str
+    size: str
+    side: Literal["Buy", "Sell"]
+    time: str
+
+
+class _RecentTrades(msgspec.Struct, gc=False):
+    rows: list[_RecentTrade] = field(name="list")
+
+
+class _RecentTradesAnswer(msgspec.Struct, gc=False):
+    result: _RecentTrades
+    code: Literal[0] = field(name="retCode")
+
+
 class _Volume(msgspec.Struct, gc=False):
     native: str = field(name="symbol")
     turnover: str = field(name="turnover24h", default="")
@@ -160,6 +179,7 @@ _decode_candles = msgspec.json.Decoder(_Candles).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _INSTRUMENTS = msgspec.json.Decoder(_InstrumentsAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
+_RECENT = msgspec.json.Decoder(_RecentTradesAnswer)
 _VOLUMES = msgspec.json.Decoder(_VolumesAnswer)
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
@@ -185,6 +205,7 @@ class Bybit(Exchange):
     deepest_book = 200
 
     _category = "spot"
+    _recent_trades = "60"
 
     def listing_request(self) -> Request:
         return Request("/v5/market/instruments-info", {"category": self._category, "limit": "1000"})
@@ -252,24 +273,28 @@ class Bybit(Exchange):
 
     def trades_request(
         self,
-        symbol: str,  # noqa: ARG002  recent-trade has the last 1,000 (60 on spot) and nothing before them
-        from_id: int,  # noqa: ARG002
+        symbol: str,
+        from_id: int,  # noqa: ARG002  see below
         limit: int,  # noqa: ARG002
         *,
-        raw_trades: bool = False,  # noqa: ARG002
+        raw_trades: bool = False,  # noqa: ARG002  all trades are raw
         from_us: int | None = None,  # noqa: ARG002
     ) -> Request | None:
-        return None
+        # It can't be paged: the newest thousand are what there is, and of spot the newest sixty.
+        params = {"category": self._category, "symbol": self._native(symbol), "limit": self._recent_trades}
+        return Request("/v5/market/recent-trade", params)
 
-    def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:  # noqa: ARG002  never asked for
-        raise MessageError(f"Bybit does not give the trades of {symbol} from an id on.")
-
-    def volumes_request(self) -> Request | None:
-        return Request("/v5/market/tickers", {"category": self._category})
-
-    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
-        rows = read_answer(_VOLUMES, body, "the volumes", _words).result.rows
-        return {row.native: volume(row.turnover) for row in rows}
+    def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
+        rows = read_answer(_RECENT, body, f"the trades of {symbol}", _words).result.rows
+        trades = []
+        for row in rows:
+            require_price_and_size(row.price, row.size)
+            # The ids are those of ``i`` on the websocket.
+            _require_trade_id(row.id, symbol)
+            time_us = natural(row.time) * 1000
+            trades.append(Trade(symbol, time_us, row.price, row.size, _SIDES[row.side], row.id, received_us, "rest"))
+        trades.reverse()  # newest first
+        return trades
 
     def ping_frame(self) -> str | None:
         return '{"op":"ping"}'
@@ -339,10 +364,14 @@ def _trade(row: _Print, symbol: str, received_us: int) -> Trade:
     # Nearly all numbers have a fraction, and then nothing but the point is left of them.
     if price.strip(_DIGITS) != "." or volume.strip(_DIGITS) != "." or price == "." or volume == ".":
         require_decimals(price, volume)
-    if not (trade_id.isascii() and trade_id.replace("-", "").isalnum() and len(trade_id) <= 64):
-        raise MessageError(f"{trade_id[:40]!r} is not the id of a trade of {symbol}.")
+    _require_trade_id(trade_id, symbol)
     # Ids of spot look like numbers, but don't count the trades: they are text, so that nobody orders by them.
     return Trade(symbol, row.time * 1000, price, volume, _SIDES[row.side], trade_id, received_us)
+
+
+def _require_trade_id(trade_id: str, symbol: str) -> None:
+    if not (trade_id.isascii() and trade_id.replace("-", "").isalnum() and len(trade_id) <= 64):
+        raise MessageError(f"{trade_id[:40]!r} is not the id of a trade of {symbol}.")
 
 
 def _kline(row: _Candle, symbol: str, received_us: int) -> Kline:

@@ -19,6 +19,7 @@ class BybitLinear(Bybit):
     name = "bybit_linear"
 
     _category = "linear"
+    _recent_trades = "1000"
 
     def write_listing(self, symbols: Sequence[str]) -> bytes | None:
         rows = []

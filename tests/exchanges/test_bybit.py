@@ -259,11 +259,27 @@ class TestRest:
         snapshot = exchange.parse_snapshot("BTC_USDT", body, RECEIVED)
         assert (snapshot.last_id, snapshot.bids[0]) == (1234567, ("27450.50", "1.500"))
 
-    def test_no_trades(self) -> None:
-        """Trades can't be had from an id on."""
-        assert SPOT.trades_request("BTC_USDC", 1, 10) is None
-        with pytest.raises(MessageError):
-            SPOT.parse_trades("BTC_USDC", b"", 0)
+    def test_the_newest_trades_can_be_had(self) -> None:
+        """Oldest first, with the ids of the websocket; what is before them is gone (the documentation's example)."""
+        request = SPOT.trades_request("BTC_USDC", 1, 10)
+        assert request is not None
+        assert (request.path, request.params["category"], request.params["limit"]) == (
+            "/v5/market/recent-trade", "spot", "60",
+        )  # fmt: skip
+        rows = [
+            {"execId": "2100000000007764264", "symbol": "BTCUSDC", "price": "16618.5", "size": "1", "side": "Sell",
+             "time": "1672052955759", "isBlockTrade": False},
+            {"execId": "2100000000007764263", "symbol": "BTCUSDC", "price": "16618.49", "size": "0.00012",
+             "side": "Buy", "time": "1672052955758", "isBlockTrade": False},
+        ]  # fmt: skip
+        body = json.dumps({"retCode": 0, "retMsg": "OK", "result": {"category": "spot", "list": rows}}).encode()
+        assert SPOT.parse_trades("BTC_USDC", body, 7) == [
+            Trade("BTC_USDC", 1672052955758000, "16618.49", "0.00012", "buy", "2100000000007764263", 7, "rest"),
+            Trade("BTC_USDC", 1672052955759000, "16618.5", "1", "sell", "2100000000007764264", 7, "rest"),
+        ]
+        for broken in (b"", b'{"retCode":10001,"retMsg":"params error","result":{}}', body.replace(b"2100", b'21"')):
+            with pytest.raises(MessageError):
+                SPOT.parse_trades("BTC_USDC", broken, 0)
 
 
 class TestFeed:
