@@ -1,8 +1,8 @@
 """Bybit, spot and linear contracts, over its v5 websocket and REST.
 
 Sources: the exchange's pages "Connect", "Orderbook", "Trade", "Kline" (WebSocket Stream, Public), "Get Instruments
-Info", "Get Orderbook", "Get Recent Public Trades", "Rate Limit Rules", and a recording of 2024. ``side`` is the taker's.
-Ids of trades don't count, and of public trades only the newest can be had later.
+Info", "Get Orderbook", "Get Recent Public Trades", "Rate Limit Rules", and a recording of 2024. ``side`` is the
+taker's. Ids of trades don't count, and of public trades only the newest can be had later.
 """
 
 from __future__ import annotations
@@ -295,6 +295,13 @@ class Bybit(Exchange):
             trades.append(Trade(symbol, time_us, row.price, row.size, _SIDES[row.side], row.id, received_us, "rest"))
         trades.reverse()  # newest first
         return trades
+
+    def volumes_request(self) -> Request | None:
+        return Request("/v5/market/tickers", {"category": self._category})
+
+    def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
+        rows = read_answer(_VOLUMES, body, "the volumes", _words).result.rows
+        return {row.native: volume(row.turnover) for row in rows}
 
     def ping_frame(self) -> str | None:
         return '{"op":"ping"}'
