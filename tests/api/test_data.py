@@ -119,6 +119,16 @@ def test_a_candle_is_given_in_its_last_revision(application: Application) -> Non
 
 
 @pytest.mark.usefixtures("session")
+def test_another_interval_is_made_of_the_trades(application: Application) -> None:
+    """In pages too, though such candles have no numbers."""
+    url = f"{SESSIONS}/s1/ohlcv?symbol=BTC_USDT&interval=250ms&limit=1"
+    page = application.get(url).json()
+    assert page["next"] is None
+    row = dict(zip(page["columns"], page["rows"][0], strict=True))
+    assert (row["open"], row["close"], row["trades_count"]) == (101.5, 100 + TRADES + 0.5, TRADES)
+
+
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from collector.api.context import Context, InContext
 from collector.api.formats import MEDIA_TYPES, Format, format_of, page_json, stream_of
 from collector.api.paging import cursor_of, position_of
+from collector.candles.intervals import INTERVALS
 from collector.errors import UnknownName, UsageError
 from collector.reading.arrow import extra
 from collector.reading.rows import Rows
@@ -94,7 +95,7 @@ async def ohlcv(
     context: InContext,
     session_id: str,
     *,
-    interval: Annotated[str, Query(max_length=8, pattern="^[0-9]{1,4}[smhd]$", examples=["1m"])] = "1m",
+    interval: Annotated[str, Query(max_length=8, pattern="^[1-9][0-9]{0,4}(ms|[smhd])$", examples=["1m"])] = "1m",
     symbol: Symbol = None,
     from_us: From = None,
     to: To = None,
@@ -106,7 +107,9 @@ async def ohlcv(
     """Give recorded candles, each in its last revision; other intervals are made of the trades."""
 
     def choose(reader: SessionReader, begin: int | None) -> Rows:
-        return reader.ohlcv(symbol, interval, begin, to)
+        if interval in INTERVALS:
+            return reader.ohlcv(symbol, interval, begin, to)
+        return reader.candles(symbol, interval, begin, to)
 
     form = format_of(asked, accept)
     return await _answer(context, session_id, "ohlcv", symbol, choose, from_us, limit, cursor, form)
@@ -190,8 +193,11 @@ def _page(head: dict[str, Any], rows: Rows, after: tuple[int, int] | None, limit
 
 
 def _columns(batch: Any) -> tuple[Any, Any]:
-    at = batch.column(0).cast(extra("pyarrow").int64())
-    return at, batch.column(batch.schema.get_field_index("seq"))
+    """Return the columns that rows are ordered by: time and number; candles have one row per time and no number."""
+    pa = extra("pyarrow")
+    at = batch.column(0).cast(pa.int64())
+    index = batch.schema.get_field_index("seq")
+    return at, batch.column(index) if index >= 0 else pa.array([0] * batch.num_rows, pa.int64())
 
 
 def _limited(batches: Iterator[Any], limit: int | None) -> Iterator[Any]:
