@@ -1,4 +1,4 @@
-"""The simulated servers as processes: ``python -m collector.sim exchange`` and ``python -m collector.sim replay``.
+"""The simulated servers as processes: ``python -m collector.sim`` with ``exchange``, ``replay`` or ``history``.
 
 Each prints one line of JSON once it listens, with ``ws_url`` and ``rest_url``; it ends cleanly on SIGTERM.
 """
@@ -113,6 +113,37 @@ def replay(
         async with serve_replay(options, port=port) as server:
             facts = {"frames": server.script.frames, "missing_channels": server.missing}
             _announce("ready", ws_url=server.ws_url, rest_url=server.rest_url, port=server.port, **facts)
+            await stop.wait()
+
+    run_until_stopped(serve, follow_parent=follow_parent)
+
+
+@main.command()
+@click.option("--port", default=0, help="Port to listen on; 0 lets the system choose.")
+@click.option("--seed", default=1, help="What the market is made of.")
+@click.option("--symbols", default="BTC_USDT,ETH_USDT", help="Symbols, comma-separated.")
+@click.option("--quiet", default="", help="Symbols that are not traded in each minute, comma-separated.")
+@click.option("--fault", "faults", multiple=True, help="A fault: kind:key=value,key=value.")
+@click.option("--no-limits", is_flag=True, help="Refuse no request for being too many.")
+@click.option("--follow-parent", is_flag=True, help="End when the standard input is closed.")
+def history(
+    port: int, seed: int, symbols: str, quiet: str, faults: tuple[str, ...], no_limits: bool, follow_parent: bool
+) -> None:
+    """Serve the simulated sources of history."""
+    from collector.sim.history import Options, parse_fault, serve_history
+
+    options = Options(
+        symbols=_names(symbols),
+        seed=seed,
+        quiet=_names(quiet),
+        faults=[parse_fault(text) for text in faults],
+        limits=not no_limits,
+    )
+
+    async def serve(stop: asyncio.Event) -> None:
+        async with serve_history(options, port=port) as server:
+            facts = {"addresses": server.addresses}
+            _announce("ready", ws_url="", rest_url=server.url, port=server.port, **facts)
             await stop.wait()
 
     run_until_stopped(serve, follow_parent=follow_parent)

@@ -100,6 +100,26 @@ def start_replay(
     return _start([*arguments, "--", str(path)], timeout_s)
 
 
+def start_history(
+    *,
+    port: int = 0,
+    seed: int = 1,
+    symbols: Sequence[str] = ("BTC_USDT", "ETH_USDT"),
+    quiet: Sequence[str] = (),
+    faults: Sequence[str] = (),
+    limits: bool = True,
+    timeout_s: float = 20,
+) -> Child:
+    """Start the simulated sources of history and wait until they listen; ``ready["addresses"]`` has each one's.
+
+    Raises:
+        CollectorError: they did not start; the message is their own.
+    """
+    arguments = ["history", f"--port={port}", f"--seed={seed}", f"--symbols={','.join(symbols)}"]
+    arguments += [f"--quiet={','.join(quiet)}", *([] if limits else ["--no-limits"])]
+    return _start([*arguments, *(f"--fault={fault}" for fault in faults)], timeout_s)
+
+
 def _start(arguments: Sequence[str], timeout_s: float) -> Child:
     with tempfile.TemporaryFile() as complaint:
         process = subprocess.Popen(
