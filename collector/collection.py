@@ -169,6 +169,7 @@ class Collection:
             rest=self._rest,
             allowance=allowance,
             records_klines=KLINES.name in manifest.data_types,
+            check_silence=not manifest.recording,
         )
 
         self._repairer = self._make_repairer(exchange, listings, allowance)

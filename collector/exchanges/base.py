@@ -6,6 +6,7 @@ came.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -15,6 +16,14 @@ import msgspec
 
 from collector.errors import MessageError
 from collector.events import BookDelta, BookSnapshot, Event, Level, Trade
+
+_SUBSCRIBE_VERB = re.compile(r'"(subscribe|SUBSCRIBE|SUBSCRIPTION)"')
+"""The word by which a frame asks for channels: what ends them is ``un`` and the same word, with every exchange here."""
+
+
+def _ending_verb(found: re.Match[str]) -> str:
+    verb = found[1]
+    return f'"{"UN" if verb.isupper() else "un"}{verb}"'
 
 
 class Subscription(msgspec.Struct, frozen=True):
@@ -248,6 +257,33 @@ class Exchange(ABC):
             MessageError: it is none.
         """
         raise MessageError(f"{self.name} is not asked for {request.path}.")
+
+    def newest_trade_request(self, symbol: str) -> Request | None:  # noqa: ARG002  for dialects that override it
+        """Return the request for a symbol's newest trade, whatever it costs least; None where REST does not tell.
+
+        It is asked before a silent stream is called deaf.
+        """
+        return None
+
+    def parse_newest_trade_us(self, symbol: str, body: bytes, received_us: int) -> int | None:
+        """Read the time of the newest trade from an answer to that request; None where there is no trade.
+
+        Raises:
+            MessageError: it is not one.
+        """
+        return max((trade.timestamp_us for trade in self.parse_trades(symbol, body, received_us)), default=None)
+
+    def book_probe_request(self, symbol: str) -> Request:
+        """Return the cheapest request whose answer ``parse_snapshot`` reads, to see whether a book has changed."""
+        return self.snapshot_request(symbol)
+
+    def unsubscribe_frames(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> Sequence[str]:
+        """Return what to send so that subscriptions end; empty where that can't be, and events are ignored then."""
+        return [
+            _SUBSCRIBE_VERB.sub(_ending_verb, frame, count=1)
+            for plan in self.plan(subscriptions, raw_trades=raw_trades)
+            for frame in plan.frames
+        ]
 
     def current_path(self, path: str) -> str:
         """Return the path that a request would have today whose answer was recorded under another one, for a replay."""

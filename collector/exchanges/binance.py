@@ -337,6 +337,13 @@ class Binance(Exchange):
     def book_rule(self) -> BookRule:
         return SpotBookRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        params = {"symbol": self._native(symbol), "limit": "1"}
+        return Request(f"{self._api}/aggTrades", params, weight=self._trades_weight)
+
+    def book_probe_request(self, symbol: str) -> Request:
+        return Request(f"{self._api}/depth", {"symbol": self._native(symbol), "limit": "5"}, weight=5)
+
     def trades_request(
         self,
         symbol: str,

@@ -300,6 +300,9 @@ class Bitget(Exchange):
     def book_rule(self) -> BookRule:
         return ChainedRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request(f"{_API}/fills", {"category": self._category, "symbol": self._native(symbol), "limit": "1"})
+
     def trades_request(
         self,
         symbol: str,

@@ -150,7 +150,6 @@ class _RecentTrades(msgspec.Struct, gc=False):
 
 class _RecentTradesAnswer(msgspec.Struct, gc=False):
     result: _RecentTrades
-    code: Literal[0] = field(name="retCode")
 
 
 class _Volume(msgspec.Struct, gc=False):
@@ -270,6 +269,10 @@ class Bybit(Exchange):
 
     def book_rule(self) -> BookRule:
         return ContiguousRule()
+
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        params = {"category": self._category, "symbol": self._native(symbol), "limit": "1"}
+        return Request("/v5/market/recent-trade", params)
 
     def trades_request(
         self,

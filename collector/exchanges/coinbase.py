@@ -274,6 +274,9 @@ class Coinbase(Exchange):
     def book_rule(self) -> BookRule:
         return InOrderRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request(f"/products/{self._native(symbol)}/trades", {"limit": "1"})
+
     def trades_request(
         self,
         symbol: str,

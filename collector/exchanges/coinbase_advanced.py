@@ -263,6 +263,10 @@ class CoinbaseAdvanced(Exchange):
         products = [self._native(subscription.symbol)]
         return [_frame(kind, _CHANNELS["orderbook"], products) for kind in ("unsubscribe", "subscribe")]
 
+    def unsubscribe_frames(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> Sequence[str]:
+        frames = super().unsubscribe_frames(subscriptions, raw_trades=raw_trades)
+        return [frame for frame in frames if '"heartbeats"' not in frame]  # one for all of a connection
+
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
         try:
             message = _decode(frame)
@@ -293,6 +297,9 @@ class CoinbaseAdvanced(Exchange):
 
     def book_rule(self) -> BookRule:
         return InOrderRule()
+
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request(f"{_API}/products/{self._native(symbol)}/ticker", {"limit": "1"})
 
     def trades_request(
         self,

@@ -282,6 +282,9 @@ class Gate(Exchange):
         # "U <= baseID+1 and u >= baseID+1" for the first, no hole after it: "How to maintain local order book".
         return ContiguousRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request(f"{_API}/trades", {"currency_pair": self._native(symbol), "limit": "1"})
+
     def trades_request(
         self,
         symbol: str,

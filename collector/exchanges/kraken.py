@@ -344,6 +344,10 @@ class Kraken(Exchange):
     def book_rule(self) -> BookRule:
         return InOrderRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        # Without ``since`` it is the newest thousand.
+        return Request("/0/public/Trades", {"pair": self._pair(symbol)})
+
     def trades_request(
         self,
         symbol: str,

@@ -315,6 +315,9 @@ class Kucoin(Exchange):
         # "sequenceStart <= sequence + 1 and sequenceEnd > sequence": "Orderbook Increment, Calibration procedure".
         return ContiguousRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request("/api/v1/market/histories", {"symbol": self._native(symbol)}, weight=3)
+
     def trades_request(
         self,
         symbol: str,

@@ -103,6 +103,10 @@ class _BookAnswer(msgspec.Struct, gc=False):
     time: Natural = msgspec.field(name="timestamp", default=0)
 
 
+class _Recent(msgspec.Struct, gc=False):
+    time: Natural
+
+
 class _Volume(msgspec.Struct, gc=False):
     symbol: str
     volume: str | None = msgspec.field(name="quoteVolume", default=None)
@@ -117,6 +121,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _LISTING = msgspec.json.Decoder(_ListingAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
+_RECENT = msgspec.json.Decoder(list[_Recent])
 _VOLUMES = msgspec.json.Decoder(list[_Volume])
 _REFUSAL = msgspec.json.Decoder(_Refusal)
 
@@ -195,6 +200,13 @@ class Mexc(Exchange):
 
     def book_rule(self) -> BookRule:
         return ContiguousRule()
+
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request("/api/v3/trades", {"symbol": self._native(symbol), "limit": "1"})
+
+    def parse_newest_trade_us(self, symbol: str, body: bytes, received_us: int) -> int | None:  # noqa: ARG002  the trade's
+        rows = read_answer(_RECENT, body, f"the newest trade of {symbol}", _words)
+        return max((row.time * 1000 for row in rows), default=None)
 
     def trades_request(
         self,

@@ -334,6 +334,9 @@ class Okx(Exchange):
     def book_rule(self) -> BookRule:
         return OkxBookRule()
 
+    def newest_trade_request(self, symbol: str) -> Request | None:
+        return Request("/api/v5/market/trades", {"instId": self._native(symbol), "limit": "1"})
+
     def trades_request(
         self,
         symbol: str,

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from collector import config as configuration
 from collector.clock import Clock
-from collector.errors import CollectorError, MessageError
+from collector.errors import CollectorError, ExchangeRefused, MessageError
 from collector.events import (
     Acknowledged,
     BookDelta,
@@ -41,6 +41,7 @@ from collector.feeds.connection import Receiver
 from collector.feeds.link import END_OF_RECORDING, Gate, Line, Link
 from collector.feeds.poller import Poller
 from collector.feeds.rest import Rest, fetch_listing
+from collector.feeds.silence import Finding
 from collector.feeds.sink import Recorder, ResumePoint, Sink
 from collector.feeds.status import FeedStatus
 from collector.feeds.tracks import BookTrack, KlineTrack, MarketTrack, Track, TradeTrack, create_track
@@ -53,6 +54,11 @@ _STREAM_OF: dict[type, str] = {
     Funding: "funding", OpenInterest: "open_interest", Liquidation: "liquidations", Ticker: "tickers",
 }  # fmt: skip
 _COMPLAINT_INTERVAL_S = 10.0
+_ON_ITS_WAY_S = 2.0
+"""How late an event may be on a stream, and still not be missing."""
+_SAME_MOMENT_US = 5_000_000
+"""By how much a trade must be newer than a candle to be missing in it: candles come every few seconds."""
+_BAD_REQUEST = 400
 
 
 class Feed:
@@ -71,6 +77,7 @@ class Feed:
         rest: the client to ask the exchange with; None makes one of the feed's own.
         allowance: shares the exchange's limits with other feeds of the same exchange; None: nobody else asks it.
         records_klines: the exchange's candles are rows of the session, too.
+        check_silence: ask the exchange whether a silent stream misses something; a recording can't be asked.
         random: returns floats in [0, 1), for the jitter of delays.
     """
 
@@ -92,6 +99,7 @@ class Feed:
         rest: Rest | None = None,
         allowance: Allowance | None = None,
         records_klines: bool = False,
+        check_silence: bool = True,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.first_data = asyncio.Event()
@@ -102,6 +110,7 @@ class Feed:
         self._sink = sink
         self._log: FilteringBoundLogger = log.bind(exchange=exchange.name)
         self._raw_trades = raw_trades
+        self._check_silence = check_silence
         self._book_levels = book_levels
         self._recorder = recorder
         self._random = random
@@ -253,6 +262,7 @@ class Feed:
             random=self._random,
             snapshot_pace=self._snapshot_pace,
             next_number=self._numbers.__next__,
+            probe=self._probe if self._check_silence else None,
             find_address=None
             if self._address_given or self._exchange.connection_request() is None
             else self._find_address,
@@ -450,6 +460,62 @@ class Feed:
         if self._newest_us is None:
             return self._clock.now_us()
         return self._newest_us + round((self._clock.monotonic_s() - self._newest_s) * 1e6)
+
+    async def _probe(self, track: Track) -> Finding:
+        """Ask the exchange whether a silent stream misses something; what is only on its way does not count."""
+        received = track.received
+        try:
+            missed = await self._misses(track)
+        except ExchangeRefused as error:
+            return "refused" if error.status == _BAD_REQUEST else "unknown"
+        except CollectorError as error:
+            self._log.info("feed.silence_not_checked", symbol=track.symbol, stream=track.stream, reason=str(error))
+            return "unknown"
+        if missed:
+            await self._gate.wait(min(_ON_ITS_WAY_S, self._settings.first_data_timeout_s / 4))
+        if missed is None:
+            return "unknown"
+        return "missed" if missed and track.received == received else "quiet"
+
+    async def _misses(self, track: Track) -> bool | None:
+        """Return whether the exchange has something that a stream did not bring; None where nobody can tell."""
+        if track.stream == "orderbook":
+            return await self._misses_changes(track)
+        since_us = self._since_us(track)
+        if track.stream != "prices":
+            trades = self._trades.get(track.symbol)
+            if trades is not None and trades.last is not None:
+                return trades.state == "live" and trades.last.timestamp_us > since_us + _SAME_MOMENT_US
+        request = self._exchange.newest_trade_request(track.symbol)
+        if request is None:
+            return None
+        body = await self._rest.get(request)
+        newest_us = self._exchange.parse_newest_trade_us(track.symbol, body, self._clock.now_us())
+        return newest_us is not None and newest_us > since_us
+
+    async def _misses_changes(self, track: Track) -> bool | None:
+        """Compare the ids of a book and of the exchange's; where there is none of ours, of its book a moment ago."""
+        if not self._exchange.book_numbered:
+            return None
+        known = track.last.last_id if isinstance(track.last, BookDelta | BookSnapshot) else None
+        if known is None and not self._exchange.book_needs_snapshot:
+            return True  # subscribing alone brings a book
+        if known is None:
+            known = await self._newest_update(track.symbol)
+            await self._gate.wait(min(_ON_ITS_WAY_S, self._settings.first_data_timeout_s / 4))
+        newest = await self._newest_update(track.symbol)
+        return newest > known if newest and known else None
+
+    async def _newest_update(self, symbol: str) -> int:
+        body = await self._rest.get(self._exchange.book_probe_request(symbol))
+        return self._exchange.parse_snapshot(symbol, body, self._clock.now_us()).last_id
+
+    def _since_us(self, track: Track) -> int:
+        """Return the exchange's time from which on something would be missing."""
+        if track.last is not None:
+            return track.last.timestamp_us
+        since_s = track.expected_since_s or self._clock.monotonic_s()
+        return self._exchange_now_us() - round((self._clock.monotonic_s() - since_s) * 1e6)
 
     def _ask_for_snapshot(self, link: Link, book: BookTrack) -> None:
         if self._exchange.book_needs_snapshot:

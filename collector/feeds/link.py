@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext, suppress
 
 from aiolimiter import AsyncLimiter
@@ -19,6 +19,7 @@ from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_limit_s, stay_away_s
 from collector.feeds.connection import Connection, Ending, Receiver, open_connection
 from collector.feeds.overlap import Overlap, QuietMoment
+from collector.feeds.silence import WATCHED, Finding, SilenceModel, activity_of
 from collector.feeds.sink import Recorder
 from collector.feeds.status import ConnectionStatus, LinkState
 from collector.feeds.tracks import BookTrack, Track
@@ -36,6 +37,13 @@ _RENEWAL_PAUSE_S = 1.0
 
 _TOO_LATE_S = 0.03
 """The share of a connection's life before its end in which its successor has to be ready."""
+
+_WATCH_S = 1.0
+"""How often the streams' silence is looked at."""
+_PROBES = 2
+"""How many silent streams of a connection are checked at the same time."""
+_UNKNOWN_CHECKS = 2
+"""After how many checks that could not tell a subscription that never delivered is called silent all the same."""
 
 _PLANNED: frozenset[GapCause] = frozenset({"rotation", "exchange_maintenance"})
 """Causes that say nothing against the next connection: it is opened at once."""
@@ -131,6 +139,7 @@ class Link:
         number: names the connection in logs, recordings and statuses.
         url: where to connect, as it is shown.
         find_address: tells the address with whatever token it takes; None where ``url`` is all.
+        probe: asks the exchange whether a silent stream misses something; None: nobody can tell.
         next_number: names a successor, which is open together with the connection that it replaces.
         tracks: the subscriptions that the connection carries.
         exchange_now_us: estimates the exchange's clock.
@@ -158,6 +167,7 @@ class Link:
         snapshot_pace: AsyncLimiter | None = None,
         find_address: Callable[[], Awaitable[str]] | None = None,
         next_number: Callable[[], int] = lambda: 0,
+        probe: Callable[[Track], Awaitable[Finding]] | None = None,
     ) -> None:
         self.number = number
         self.url = url
@@ -192,6 +202,17 @@ class Link:
         self._ready = False
         self._rotations = 0
         self._earlier_slowed = 0
+        self._probe = probe
+        self._probes: dict[Track | None, asyncio.Task[None]] = {}
+        self._models = {
+            track: SilenceModel(floor_s=settings.first_data_timeout_s)
+            for track in tracks
+            if track.stream in WATCHED and probe is not None
+        }
+        self._watched_at_s = 0.0
+        self._quiet_until_s = 0.0
+        self._resubscribed: set[Track] = set()
+        self._unsubscribe_first: set[Track] = set()
         self._wake = asyncio.Event()
         self._opening: asyncio.Timeout | None = None
         self._refused: deque[Track] = deque()
@@ -349,16 +370,122 @@ class Link:
                 self._observed(track, newest_us)
             if track.state != "live":
                 self._look_for_first_data(track, now_s)
+        if now_s - self._watched_at_s >= min(_WATCH_S, self._settings.first_data_timeout_s / 4):
+            self._watched_at_s = now_s
+            self._watch(now_s)
 
     def _look_for_a_reason_to_leave(self, line: Line) -> None:
-        """Have the connection left where it is deaf."""
+        """Have the connection left where it is deaf: nothing comes, and the exchange does not say that nothing is."""
         now_s = self._clock.monotonic_s()
         limit_s = stall_limit_s(self._settings.stall_timeout_s, self._fruitless)
         if all(track.quiet for track in self.tracks):
             limit_s = float("inf")  # nothing need come; pings tell whether the connection is alive
-        if now_s - max(line.opened_s, line.last_frame_s or 0.0) >= limit_s:
-            self._log.warning("feed.connection_stalled", silent_s=limit_s)
-            self.leave("stall")
+        if now_s - max(line.opened_s, line.last_frame_s or 0.0) < limit_s or now_s < self._quiet_until_s:
+            return
+        if self._probe is None or not self._models:
+            self._leave_deaf(limit_s)
+        elif None not in self._probes:
+            busiest = max(self._models, key=lambda track: track.received)
+            self._start_probe(None, self._judge_connection(busiest, limit_s))
+
+    def _leave_deaf(self, silent_s: float) -> None:
+        self._log.warning("feed.connection_stalled", silent_s=silent_s)
+        for track in self.tracks:
+            if track.state == "waiting" and not track.delivers and track.expected_since_s is not None:
+                self._call_silent(track, "unknown")
+        self.leave("stall")
+
+    async def _judge_connection(self, track: Track, silent_s: float) -> None:
+        messages = self.messages
+        verdict = await self._ask(track)
+        if self.messages != messages:
+            return
+        if verdict == "quiet":
+            self._quiet_until_s = self._clock.monotonic_s() + silent_s
+        else:
+            self._leave_deaf(silent_s)
+
+    # Silence of single streams
+
+    def _watch(self, now_s: float) -> None:
+        """Learn what each stream brings, and have those checked that are silent for too long."""
+        for track, model in self._models.items():
+            model.note(now_s, track.received)
+            if track in self._resubscribed and track.delivers:
+                self._resubscribed.discard(track)
+        if self._state != "open" or self._successor is not None or self._raising is not None:
+            return
+        if now_s - max(self._opened_s, self._last_frame_s or 0.0) >= self._settings.stall_timeout_s:
+            return  # the whole connection is silent: that is looked at by itself
+        activity: float | None = None
+        for track, model in self._models.items():
+            if track.state == "rejected" or track.expected_since_s is None or track in self._probes:
+                continue
+            if len(self._probes) >= _PROBES or not model.suspicious(now_s):
+                continue
+            if activity is None:
+                activity = activity_of(model for model in self._models.values() if not model.suspicious(now_s))
+            if model.suspicious(now_s, activity):
+                self._start_probe(track, self._judge_stream(track, model))
+
+    def _call_silent(self, track: Track, finding: Finding) -> None:
+        """Enter that a stream is deaf: from its last event on, or from its subscription where there was none."""
+        now_s = self._clock.monotonic_s()
+        spoke = track.delivers and track.last is not None
+        silent_s = now_s - (track.expected_since_s or now_s)
+        from_us = self._exchange_now_us() - round(silent_s * 1e6)
+        if track.last is not None:
+            from_us = track.last.timestamp_us
+        if (model := self._models.get(track)) is not None:
+            silent_s = model.silent_s(now_s)
+        self._log.warning(
+            "feed.stream_stalled" if spoke else "feed.subscription_silent",
+            symbol=track.symbol,
+            stream=track.stream,
+            silent_s=round(silent_s, 1),
+            others_deliver=self.delivers,
+            checked=finding,
+        )
+        detail = "the exchange has more" if finding == "missed" else "no data since the subscription"
+        track.miss("stall" if spoke else "silent_subscription", from_us, detail, now_s)
+
+    def _start_probe(self, track: Track | None, work: Coroutine[None, None, None]) -> None:
+        task = self._probes[track] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._probes.pop(track, None))
+
+    async def _ask(self, track: Track) -> Finding:
+        if self._probe is None:
+            return "unknown"
+        try:
+            return await self._probe(track)
+        except Exception as error:  # noqa: BLE001 - a bug costs one check, not the process; it is logged as one
+            self._log.error("feed.bug", error=repr(error), exc_info=error)
+            return "unknown"
+
+    async def _judge_stream(self, track: Track, model: SilenceModel) -> None:
+        received, since_s = track.received, track.expected_since_s
+        verdict = await self._ask(track)
+        now_s = self._clock.monotonic_s()
+        if track.received != received or track.expected_since_s != since_s or since_s is None:
+            return
+        model.checked(now_s)
+        if verdict == "quiet":
+            return
+        if verdict == "unknown" and (track.delivers or model.checks < _UNKNOWN_CHECKS):
+            return
+        if verdict == "refused":
+            track.call_silent("rejected", self._exchange_now_us(), "the exchange does not know the symbol any more")
+            self._log.error("feed.symbol_refused", symbol=track.symbol, stream=track.stream)
+            return
+        self._call_silent(track, verdict)
+        if track in self._resubscribed:
+            self._resubscribed.discard(track)
+            self.replace("stall")
+        else:
+            self._resubscribed.add(track)
+            model.begin(now_s)
+            self._unsubscribe_first.add(track)
+            self.ask_singly([track])
 
     async def _attempt(self) -> float:
         """Open a connection and stay with it to its end; return how long to wait before the next one, in seconds."""
@@ -467,6 +594,8 @@ class Link:
 
     def _expect(self, track: Track, now_s: float) -> None:
         track.expect(now_s)
+        if (model := self._models.get(track)) is not None:
+            model.begin(now_s)
         if isinstance(track, BookTrack):
             track.renewed_s, track.renewed, track.renewals = now_s, False, 0
 
@@ -501,6 +630,10 @@ class Link:
                 await self._ask_for(line, self.asking)
 
     async def _ask_for(self, line: Line, track: Track) -> None:
+        if track in self._unsubscribe_first:
+            self._unsubscribe_first.discard(track)
+            for frame in self._exchange.unsubscribe_frames([track.subscription], raw_trades=self._raw_trades):
+                await self._send(line, frame)
         for plan in self._exchange.plan([track.subscription], raw_trades=self._raw_trades):
             for frame in plan.frames:
                 await self._send(line, frame)
@@ -677,10 +810,18 @@ class Link:
             self._forget(line)
             return successor
         await self._cancel_successor()
+        await self._cancel_probes()
         if not self.finished and not stopping:
             for track in self.tracks:
                 track.interrupt(self._cause or self._replace_because or "disconnect")
         return None
+
+    async def _cancel_probes(self) -> None:
+        probes = list(self._probes.values())
+        for probe in probes:
+            probe.cancel()
+        if probes:
+            await asyncio.wait(probes)
 
     async def _cancel_successor(self) -> None:
         raising, self._raising, self._successor = self._raising, None, None
@@ -748,6 +889,8 @@ class Link:
         if track.delivers:
             self._lost_s = None
             track.notice_data(now_s)
+        elif track in self._models:
+            return
         elif track.overdue(now_s, self._settings.first_data_timeout_s):
             self._log.warning(
                 "feed.subscription_silent",

@@ -13,15 +13,12 @@ from math import exp
 from statistics import median
 from typing import Literal
 
-Verdict = Literal["missed", "quiet", "refused", "unknown"]
+Finding = Literal["missed", "quiet", "refused", "unknown"]
 """What the exchange says of a silent stream: something happened that it did not bring; nothing has; it does not know
 the symbol (any more); nobody can tell."""
 
 WATCHED = frozenset({"prices", "orderbook", "klines"})
 """The streams of which an exchange can be asked whether they miss something."""
-
-SPARSE = frozenset({"liquidations", "open_interest"})
-"""Streams that say nothing for hours where all is well."""
 
 CEILING_S = 1800.0
 """The longest patience with a stream: half an hour."""

@@ -64,7 +64,8 @@ class Track:
         self.latency_mean_us: float | None = None
         self._sampled: object = None
         self._received_before = 0
-        self._expected_since_s: float | None = None
+        self.expected_since_s: float | None = None
+        """When the subscription was last asked for, on a clock that never steps."""
         self._recorded_us = recorded_us
         # Why data stopped, until it comes again.
         self._lost: GapCause | None = None if recorded_us is None else "restart"
@@ -90,17 +91,25 @@ class Track:
     def begin(self) -> None:
         """Note that a connection is about to be opened: whatever comes from now on is first data."""
         self._received_before = self.received
-        self._expected_since_s = None
+        self.expected_since_s = None
         if self.state == "live":
             self.state = "waiting"
 
     def expect(self, monotonic_s: float) -> None:
         """Note that the subscription was asked for: data is due from now on."""
-        self._expected_since_s = monotonic_s
+        self.expected_since_s = monotonic_s
+
+    def miss(self, cause: GapCause, from_us: int, detail: str, monotonic_s: float) -> None:
+        """Open the gap of a subscription that is deaf, and expect its first data anew."""
+        if self.last is not None or self._recorded_us is not None:
+            self.interrupt(cause)
+        self.begin()
+        self.expect(monotonic_s)
+        self.call_silent(cause, from_us, detail)
 
     def overdue(self, monotonic_s: float, timeout_s: float) -> bool:
         """Tell whether the first data did not come in time."""
-        since = self._expected_since_s
+        since = self.expected_since_s
         return self.state == "waiting" and not self.delivers and since is not None and monotonic_s - since >= timeout_s
 
     def call_silent(self, cause: GapCause, from_us: int, detail: str) -> None:
@@ -501,7 +510,7 @@ class MarketTrack(Track):
         return not self.quiet and super().overdue(monotonic_s, timeout_s)
 
     def due(self, monotonic_s: float) -> None:
-        since_s = self._expected_since_s
+        since_s = self.expected_since_s
         if self.quiet and self.state == "waiting" and since_s is not None and monotonic_s - since_s >= _ACCEPTED_S:
             # It was not refused: whatever happens from now on will be told.
             self.state = "live"

@@ -1,0 +1,188 @@
+"""Silence: a quiet market is left alone; a deaf subscription is found and asked for again, and its hole is told."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+import uvloop
+
+from collector.clock import SystemClock
+from collector.exchanges.base import Limits, Listing, Subscription
+from collector.exchanges.sim import Sim
+from collector.feeds.feed import Feed
+from collector.feeds.silence import CEILING_S, SilenceModel, activity_of
+from collector.sim.exchange import Options, SimulatedExchange, serve_exchange
+from collector.sim.faults import Fault
+
+SYMBOLS = ["BTC_USDT", "ETH_USDT", "SOL_USDT"]
+LISTINGS = [Listing(symbol, symbol.replace("_", ""), *symbol.split("_")) for symbol in SYMBOLS]
+FLOOR_S = 10.0
+
+
+def learnt(rate: float, seconds: int, *, seed: int = 0, floor_s: float = FLOOR_S) -> tuple[SilenceModel, int]:
+    """Return a model that has seen a stream of so many events a second, and how many these were."""
+    random, model, received = Random(seed), SilenceModel(floor_s=floor_s), 0
+    model.begin(0)
+    for second in range(seconds + 1):
+        model.note(second, received)
+        received += int(rate) + (random.random() < rate % 1)
+    model.note(seconds + 0.5, received)
+    return model, received
+
+
+@pytest.mark.parametrize(("rate", "least_s", "most_s"), [(1000, 10, 10), (5, 10, 10), (1, 15, 25), (0.1, 150, 400)])
+def test_patience_follows_from_the_stream_itself(rate: float, least_s: float, most_s: float) -> None:
+    """A loud stream is suspected after the floor, a slow one after twenty of its events are missing."""
+    model, _ = learnt(rate, 3600)
+    assert least_s <= model.patience_s() <= most_s
+
+
+def test_patience_is_bounded() -> None:
+    """One event in an hour is waited for half an hour, and not for ever; nothing at all, for the floor."""
+    model, _ = learnt(0.0003, 20_000, seed=3)
+    assert model.patience_s() <= CEILING_S
+    assert SilenceModel(floor_s=7).patience_s() == 7
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rate", [0.02, 0.2, 3])
+def test_a_steady_stream_is_hardly_ever_suspected(seed: int, rate: float) -> None:
+    """Two hours of a Poisson stream, whatever its rate: at most the beginning is looked at."""
+    random, model, received = Random(seed), SilenceModel(floor_s=FLOOR_S), 0
+    model.begin(0)
+    due, suspected = random.expovariate(rate), 0
+    for second in range(7200):
+        while due <= second:
+            received, due = received + 1, due + random.expovariate(rate)
+        model.note(second, received)
+        if model.suspicious(second):
+            model.checked(second)
+            suspected += second > 1800
+    assert suspected <= 1, f"seed {seed}: suspected {suspected} times"
+
+
+def test_half_an_hour_of_a_quiet_market_costs_few_looks_and_no_alarm() -> None:
+    """A market that falls silent for 30 minutes is looked at ever more rarely; the next event resets that."""
+    model, received = learnt(2, 3600)
+    looks = []
+    for second in range(3601, 3600 + 1800):
+        model.note(second, received)
+        if model.suspicious(second):
+            looks.append(second)
+            model.checked(second)
+    assert 1 <= len(looks) <= 8
+    waits = [later - earlier for earlier, later in pairwise(looks)]
+    assert waits == sorted(waits)
+    model.note(5500, received + 1)
+    assert model.checks == 0
+    assert not model.suspicious(5501)
+
+
+def test_siblings_that_have_become_quieter_lengthen_the_patience() -> None:
+    """Where the others bring a fifth of what they usually do, the patience is five times as long."""
+    models = []
+    for seed in range(3):
+        model, received = learnt(10, 3600, seed=seed)
+        for second in range(3601, 3700):
+            received += 2
+            model.note(second, received)
+        models.append(model)
+    activity = activity_of(models)
+    assert 0.15 <= activity <= 0.35
+    slow, _ = learnt(0.5, 3600)
+    assert slow.patience_s(activity) == pytest.approx(slow.patience_s() / activity, rel=0.01)
+    assert activity_of([]) == 1
+
+
+def feed_of(bench: Any, server: SimulatedExchange, *streams: str, exchange: Any = None, **changes: Any) -> Feed:
+    settings = {"overlap_timeout_s": 10, "reorder_grace_s": 0.3, "snapshots_per_s": 100, **changes}
+    return Feed(
+        exchange or Sim(LISTINGS),
+        [Subscription(stream, symbol) for stream in streams for symbol in SYMBOLS],
+        bench.sink,
+        config=bench.settings(**settings),
+        clock=SystemClock(),
+        log=bench.log,
+        ws_url=server.ws_url,
+        rest_url=server.rest_url,
+    )
+
+
+@pytest.mark.parametrize("channel", ["ethusdt@aggTrade", "ethusdt@depth@100ms"])
+def test_a_subscription_that_never_delivers_is_found_within_thirty_seconds(bench: Any, channel: str) -> None:
+    """Acknowledged and silent, with the times of the configuration: found, told, and asked for again."""
+    stream = "prices" if channel.endswith("aggTrade") else "orderbook"
+
+    async def scenario() -> None:
+        options = Options(symbols=SYMBOLS, rate=20, faults=[Fault(kind="silent", channel=channel)])
+        async with serve_exchange(options) as server:
+            feed = feed_of(bench, server, "prices", "orderbook")
+            assert feed._settings.first_data_timeout_s == FLOOR_S
+            async with asyncio.timeout(45), bench.running(feed):
+                async with asyncio.timeout(30):
+                    await bench.until(lambda: bench.sink.gaps)
+                await bench.until(lambda: all(each.state == "live" for each in feed.status().streams))
+                await bench.until(lambda: bench.sink.gaps[-1].to_us is not None)
+            assert server.counts["connections"] == 1, "the others had to be interrupted"
+        assert {(gap.symbol, gap.stream, gap.cause) for gap in bench.sink.gaps} == {
+            ("ETH_USDT", stream, "silent_subscription")
+        }
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["deaf", "stall"])
+def test_a_stream_that_falls_deaf_is_found_and_its_hole_is_exact(bench: Any, kind: str) -> None:
+    """Others deliver, one symbol's trades don't any more: a row from its last trade on, with exactly the missing ids.
+
+    Asking for it again helps where only the subscription was lost; where the connection itself withholds the channel,
+    another connection takes over, and the others lose nothing by either.
+    """
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60), serve_exchange(Options(symbols=SYMBOLS, rate=60)) as server:
+            feed = feed_of(bench, server, "prices", first_data_timeout_s=1.5)
+            async with bench.running(feed):
+                await bench.until(lambda: len(bench.sink.ids("ETH_USDT")) > 40)
+                server.faults.add(Fault(kind=kind, channel="ethusdt@aggTrade", connection=1, seconds=3600))  # type: ignore[arg-type]
+                await bench.until(lambda: bench.log.named("feed.stream_stalled"))
+                before = len(bench.sink.ids("ETH_USDT"))
+                await bench.until(lambda: len(bench.sink.ids("ETH_USDT")) > before + 20)
+                await bench.until(lambda: any(gap.from_id for gap in bench.sink.gaps))
+                await asyncio.sleep(1)
+            assert feed.status().connections[0].rotations == (kind == "stall")
+        ids = bench.sink.ids("ETH_USDT")
+        missing = sorted(set(range(ids[0], ids[-1] + 1)) - set(ids))
+        assert missing == list(range(missing[0], missing[-1] + 1))
+        opened, closed = bench.sink.gaps[0], bench.sink.gaps[-1]
+        assert {(gap.symbol, gap.cause) for gap in bench.sink.gaps} == {("ETH_USDT", "stall")}
+        assert (opened.from_us, opened.to_us) == (closed.from_us, None)
+        assert (closed.from_id, closed.to_id, closed.expected_rows) == (missing[0], missing[-1], len(missing))
+
+    uvloop.run(scenario())
+
+
+def test_a_quiet_market_raises_no_alarm(bench: Any) -> None:
+    """Scaled: patience of 0.3 s and a market of one trade in many seconds; it is looked at, and left alone."""
+
+    class Patient(Sim):
+        limits = Limits(1024, 200, 4, 300, None, 60_000)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(30), serve_exchange(Options(symbols=SYMBOLS, rate=0.05)) as server:
+            settings = {"first_data_timeout_s": 0.3, "stall_timeout_s": 0.6}
+            feed = feed_of(bench, server, "prices", "klines", exchange=Patient(LISTINGS), **settings)
+            async with bench.running(feed):
+                await asyncio.sleep(9)  # thirty times the patience
+                status = feed.status()
+            assert server.counts["rest_requests"] >= len(SYMBOLS), "nobody looked"
+            assert server.counts["connections"] == 1
+            assert {stream.state for stream in status.streams} <= {"waiting", "live"}
+        assert bench.sink.gaps == []
+        assert not [event for level, event, _ in bench.log.events if level in ("warning", "error")]
+
+    uvloop.run(scenario())
