@@ -18,7 +18,7 @@ from collector.reading.rows import Source
 from collector.reading.table_arrow import ResearchReader, Selection, read_portions
 from collector.reading.tick_candles import COLUMNS, candle_schema, candle_table, fold, sample
 from collector.reading.time_order import in_time_order, least_times
-from collector.streams import OHLCV, PRICES, Column, Stream
+from collector.streams import PRICES, Column, Stream
 
 DATABASE_ERRORS = (DatabaseUnavailable, DatabaseMisconfigured, InstallError)
 
@@ -164,7 +164,7 @@ class Task(_Fetching):
         found = joined.take(last)
         seqs, times = (found.column(name).cast("int64").to_numpy() for name in ("seq", keys[0]))
         lengths = numpy.zeros(found.num_rows, dtype="int64")
-        if self._stream is OHLCV:
+        if "interval" in found.schema.names:
             lengths = numpy.array([INTERVALS.get(name, 0) for name in found["interval"].to_pylist()], dtype="int64")
         return [found.take(pa.array(numpy.lexsort((seqs, lengths, times))))]
 

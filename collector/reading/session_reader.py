@@ -30,7 +30,7 @@ from collector.session.manifest import Manifest
 from collector.session.states import FINAL
 from collector.storage.embedded import EmbeddedServer, resolve_settings
 from collector.storage.sessions import SessionRow, SessionRows
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream
+from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES, STREAMS, Stream, stream_of
 
 Symbols = str | Sequence[str] | None
 """One symbol, several, or (None) all of the session."""
@@ -128,7 +128,10 @@ class SessionReader:
         columns: Sequence[str] | None = None,
         exact: bool = False,
     ) -> Rows:
-        """Return the best three levels of each side after each 100 ms in which they changed; else as ``prices``."""
+        """Return the best levels of each side after each 100 ms in which they changed; as many as the session keeps.
+
+        For the rest as ``prices``.
+        """
         return self.stream(ORDERBOOK.name, symbol, start, end, columns=columns, exact=exact)
 
     def ohlcv(
@@ -194,7 +197,8 @@ class SessionReader:
         """Return any stream of the registry (``collector.streams.STREAMS``) by its name; otherwise as ``prices``."""
         if name not in STREAMS:
             raise UnknownName("stream", name, list(STREAMS))
-        return self._rows(STREAMS[name], symbol, (to_us(start), to_us(end)), columns, exact=exact)
+        stream = stream_of(name, self.manifest.book_levels) or STREAMS[name]
+        return self._rows(stream, symbol, (to_us(start), to_us(end)), columns, exact=exact)
 
     # Where rows come from
 

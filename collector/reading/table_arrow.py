@@ -135,8 +135,9 @@ def _read(settings: QuestDB, selection: Selection, rows: int, columns: Sequence[
     pa, parquet = extra("pyarrow"), extra("pyarrow.parquet")
     names = [column.in_database for column in columns]
     time = selection.stream.keys[0]
-    asked = list(dict.fromkeys([*names, time, "seq"]))
-    query = f"SELECT {', '.join(map(_name, asked))} FROM {selection.stream.table} WHERE {selection.literal()}"  # noqa: S608  our own names
+    asked = {column.in_database: _expression(column) for column in columns}
+    asked |= {name: _name(name) for name in (time, "seq")}
+    query = f"SELECT {', '.join(asked.values())} FROM {selection.stream.table} WHERE {selection.literal()}"  # noqa: S608  our own names
     content = export_parquet(settings, query)
     table = parquet.read_table(pa.BufferReader(content), use_threads=False)
     if table.num_rows != rows:
@@ -154,6 +155,15 @@ def by_time_and_seq(table: Table, time: str) -> Table:
     earlier, later = slice(None, -1), slice(1, None)
     disordered = (times[later] < times[earlier]) | ((times[later] == times[earlier]) & (seqs[later] < seqs[earlier]))
     return table.take(pa.array(numpy.lexsort((seqs, times)))) if disordered.any() else table
+
+
+def _expression(column: Column) -> str:
+    """Return what to select for a column; deep levels of a book are in its arrays: prices in row 1, sizes in row 2."""
+    name = _name(column.in_database)
+    if not column.only_in_array:
+        return name
+    side, what, level = column.in_database.split("_")
+    return f"{side}s[{1 if what == 'price' else 2}, {level}] {name}"
 
 
 def _name(column: str) -> str:
