@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,9 +22,11 @@ from collector.events import Gap
 from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.candle_sources.base import CandleSource
 from collector.exchanges.candle_sources.registry import SOURCES, create_source
-from collector.exchanges.registry import create_exchange, exchange_class
+from collector.exchanges.ccxt import LACKS, Ccxt, is_ccxt
+from collector.exchanges.registry import create_exchange, known_exchange
 from collector.exchanges.selection import choose_symbols, is_rule, parse_selector
 from collector.feeds.allowance import Allowance, Allowances, allowance_of
+from collector.feeds.ccxt_feed import CcxtClient, CcxtFeed
 from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest, fetch_volumes
@@ -76,7 +78,7 @@ class Collection:
         self._parts = parts
         self._rates = Rates()
         self._rest: Rest | None = None
-        self._feed: Feed | None = None
+        self._feed: Feed | CcxtFeed | None = None
         self._recorder: Recorder | None = None
         self._session: Session | None = None
         self._repairer: Repairer | None = None
@@ -86,7 +88,7 @@ class Collection:
     def describe(order: StartRequest, session_id: str, config: Config, now_us: int) -> Manifest:
         """Return the manifest of the session that an order asks for."""
         endpoint = config.exchange.get(order.exchange)
-        dialect = exchange_class(order.exchange)
+        dialect = known_exchange(order.exchange)
         manifest = create_manifest(
             session_id=session_id,
             exchange=order.exchange,
@@ -105,6 +107,7 @@ class Collection:
             },
         )
         manifest.recording = order.recording
+        manifest.unverified = list(LACKS) if is_ccxt(order.exchange) else []
         manifest.record_raw = config.session.record_raw if order.record_raw is None else order.record_raw
         return manifest
 
@@ -125,6 +128,9 @@ class Collection:
         manifest, parts = self._manifest, self._parts
         settings = parts.config.feed
         ws_url, rest_url = self._addresses()
+        if is_ccxt(manifest.exchange):
+            await self._prepare_ccxt(ws_url, rest_url)
+            return
         dialect = create_exchange(manifest.exchange)
         allowance = allowance_of(
             parts.allowances, dialect, parts.clock, rest_url=rest_url, snapshots_per_s=settings.snapshots_per_s
@@ -132,7 +138,8 @@ class Collection:
         self._rest = open_rest(dialect, settings, parts.clock, rest_url=rest_url, allowance=allowance)
         try:
             listed = await self._ask_listing(dialect)
-            await self._resolve_symbols(listed)
+            rest = self._rest
+            await self._resolve_symbols(listed, lambda: fetch_volumes(create_exchange(manifest.exchange, listed), rest))
             listings = choose_listings(dialect, listed, manifest.symbols, going_on=self._order.go_on)
             exchange = create_exchange(manifest.exchange, listings)
             if not (self._order.whatever_offered or self._order.go_on):
@@ -152,8 +159,8 @@ class Collection:
         except BaseException:
             await self._rest.close()
             raise
-        self._give_up_vanished(exchange)
-        self._feed = Feed(
+        self._give_up_vanished(exchange.name, exchange.native_of)
+        self._feed = feed = Feed(
             exchange,
             self._subscriptions(exchange, listings),
             self._session.buffer,
@@ -172,9 +179,45 @@ class Collection:
             check_silence=not manifest.recording,
         )
 
-        self._repairer = self._make_repairer(exchange, listings, allowance)
+        self._repairer = self._make_repairer(exchange, listings, allowance, feed)
 
-    def _make_repairer(self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance) -> Repairer:
+    async def _prepare_ccxt(self, ws_url: str, rest_url: str) -> None:
+        """Prepare a session of an exchange that ccxt speaks to: the same steps, with ccxt in place of a dialect."""
+        manifest, parts = self._manifest, self._parts
+        settings = parts.config.feed
+        facts = Ccxt(manifest.exchange)
+        if manifest.record_raw:
+            raise UsageError("ccxt shows no raw messages, so they cannot be recorded.", hint="Leave --record-raw out.")
+        client = await CcxtClient.open(facts, settings, ws_url=ws_url, rest_url=rest_url)
+        try:
+            listed = await self._within_reach(client.listing(), facts.name)
+            await self._resolve_symbols(listed, client.volumes)
+            listings = choose_listings(facts, listed, manifest.symbols, going_on=self._order.go_on)
+            if self._order.ws_url or self._order.rest_url:
+                manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
+            self._session = self._make_session(facts)
+            await self._session.prepare()
+            self._committed = {(file.stream.name, file.symbol): file.durable_seq for file in self._session.stream_files}
+        except BaseException:
+            await client.close()
+            raise
+        symbols = [listing.symbol for listing in listings]
+        self._give_up_vanished(facts.name, symbols)
+        self._feed = CcxtFeed(
+            client,
+            listings,
+            subscriptions_of(listings, manifest.data_types, facts),
+            self._session.buffer,
+            config=settings,
+            clock=parts.clock,
+            log=parts.log.bind(session=manifest.session_id),
+            book_levels=manifest.book_levels,
+            resume=self._session.resume_points(),
+        )
+
+    def _make_repairer(
+        self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance, feed: Feed
+    ) -> Repairer:
         if self._rest is None:
             raise UsageError("The exchange can't be asked before its addresses are known.")
         directory = self.session.directory
@@ -183,7 +226,7 @@ class Collection:
             exchange,
             self._rest,
             allowance=allowance,
-            feed=self._feed,
+            feed=feed,
             look_up=lambda symbol, ids, span: look_up_trades(directory, symbol, ids, span),
             settings=self._parts.config.repair,
             clock=self._parts.clock,
@@ -192,30 +235,32 @@ class Collection:
             candles=candle_source_of(exchange, listings),
         )
 
-    def _give_up_vanished(self, exchange: Exchange) -> None:
+    def _give_up_vanished(self, exchange: str, traded: Container[str]) -> None:
         """Say in the ledger what a session that goes on can't collect any more; its other symbols are."""
         points = self.session.resume_points()
         for symbol in self._manifest.symbols:
-            if symbol in exchange.native_of:
+            if symbol in traded:
                 continue
             point = points.get(symbol, ResumePoint())
             for stream in self._manifest.data_types:
                 since_us = {PRICES.name: point.last_trade_us, ORDERBOOK.name: point.last_book_us}.get(
                     stream, point.last_other_us.get(stream)
                 )
-                detail = f"{exchange.name} does not trade {symbol} any more."
+                detail = f"{exchange} does not trade {symbol} any more."
                 gap = Gap(symbol, stream, "rejected", since_us or point.last_event_us, None, detail=detail)
                 self.session.buffer.add_gap(gap)
-            self._parts.log.warning("data_collection.symbol_vanished", symbol=symbol, exchange=exchange.name)
+            self._parts.log.warning("data_collection.symbol_vanished", symbol=symbol, exchange=exchange)
 
-    async def _resolve_symbols(self, listed: Sequence[Listing]) -> None:
+    async def _resolve_symbols(
+        self, listed: Sequence[Listing], ask_volumes: Callable[[], Awaitable[dict[str, Decimal]]]
+    ) -> None:
         """Put the symbols in place of the rules that stand for them; the manifest keeps what was found."""
         manifest = self._manifest
-        if self._rest is None or not any(map(is_rule, manifest.symbols)):
+        if not any(map(is_rule, manifest.symbols)):
             return
         volumes: dict[str, Decimal] = {}
         if any(selector and selector.count is not None for selector in map(parse_selector, manifest.symbols)):
-            volumes = await fetch_volumes(create_exchange(manifest.exchange, listed), self._rest)
+            volumes = await ask_volumes()
         manifest.symbols = choose_symbols(
             manifest.symbols,
             listed,
@@ -234,12 +279,15 @@ class Collection:
     async def _ask_listing(self, dialect: Exchange) -> list[Listing]:
         if self._rest is None:
             return []
+        return await self._within_reach(fetch_listing(dialect, self._rest), dialect.name)
+
+    async def _within_reach(self, asking: Awaitable[list[Listing]], exchange: str) -> list[Listing]:
         try:
             async with asyncio.timeout(self._order.reach_timeout_s):
-                return await fetch_listing(dialect, self._rest)
+                return await asking
         except TimeoutError as error:
             raise ConnectionLost(
-                f"{dialect.name} did not answer within {self._order.reach_timeout_s:g} s.",
+                f"{exchange} did not answer within {self._order.reach_timeout_s:g} s.",
                 hint="Check the network, or try --exchange sim.",
             ) from error
 
@@ -251,7 +299,7 @@ class Collection:
         rest_url = self._order.rest_url or (endpoint.rest_url if endpoint else "") or known.get("rest", "")
         return ws_url, rest_url
 
-    def _make_session(self, exchange: Exchange) -> Session:
+    def _make_session(self, exchange: Exchange | Ccxt) -> Session:
         parts, manifest = self._parts, self._manifest
         grace_us = round(parts.config.candles.grace_s * 1_000_000)
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from collector.exchanges.ccxt import is_ccxt
 from collector.feeds.status import ConnectionStatus, FeedStatus, StreamStatus
 from collector.session.gaps import Entry
 from collector.session.session import SessionStatus as Facts
@@ -69,6 +70,7 @@ def describe_session(
     return SessionStatus(
         session_id=facts.session_id,
         exchange=facts.exchange,
+        unverified=is_ccxt(facts.exchange),
         state=facts.state,
         symbols=facts.symbols,
         data_types=facts.data_types,

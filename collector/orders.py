@@ -9,8 +9,10 @@ import msgspec
 from collector.config import Config
 from collector.errors import UnknownName, UsageError
 from collector.exchanges.base import Exchange, Listing, Subscription
-from collector.exchanges.registry import exchange_class
+from collector.exchanges.ccxt import Ccxt, is_ccxt
+from collector.exchanges.registry import known_exchange
 from collector.exchanges.selection import parse_selector
+from collector.feeds.ccxt_feed import require_ccxt
 from collector.requests import StartRequest
 from collector.streams import ALL_DATA_TYPES, DATA_TYPES, MAX_BOOK_LEVELS
 
@@ -23,7 +25,9 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
     """
     for symbol in order.symbols:
         parse_selector(symbol)
-    dialect = exchange_class(order.exchange)
+    dialect = known_exchange(order.exchange)
+    if is_ccxt(order.exchange):
+        require_ccxt()
     if not order.symbols:
         raise UsageError("A session needs symbols.", hint="For example: --symbols BTC_USDT,ETH_USDT.")
     if len(order.symbols) > config.session.max_symbols:
@@ -57,7 +61,7 @@ def check_order(order: StartRequest, config: Config) -> StartRequest:
     )
 
 
-def expand_data_types(data_types: Sequence[str], dialect: type[Exchange]) -> tuple[str, ...]:
+def expand_data_types(data_types: Sequence[str], dialect: type[Exchange] | Ccxt) -> tuple[str, ...]:
     """Return the data types with ``all`` replaced by those that an exchange offers."""
     if ALL_DATA_TYPES not in data_types:
         return tuple(data_types)
@@ -80,7 +84,7 @@ def check_offer(exchange: Exchange, listings: Sequence[Listing], data_types: Seq
 
 
 def choose_listings(
-    exchange: Exchange, listings: Sequence[Listing], symbols: Sequence[str], *, going_on: bool = False
+    exchange: Exchange | Ccxt, listings: Sequence[Listing], symbols: Sequence[str], *, going_on: bool = False
 ) -> list[Listing]:
     """Return the listings of the symbols, in their order.
 
@@ -106,7 +110,9 @@ def choose_listings(
     return chosen
 
 
-def subscriptions_of(listings: Sequence[Listing], data_types: Sequence[str], exchange: Exchange) -> list[Subscription]:
+def subscriptions_of(
+    listings: Sequence[Listing], data_types: Sequence[str], exchange: Exchange | Ccxt
+) -> list[Subscription]:
     """Return what a feed must deliver: the data types and, beside prices, the exchange's own candles if it has any.
 
     What a symbol's market does not have is left out.

@@ -86,6 +86,8 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     data_types: tuple[str, ...]
     directory: str
     created_us: int
+    unverified: bool = False
+    """Whether nothing here vouches for what its exchange's messages mean (``ccxt:NAME``)."""
     label: str = ""
     reason: str = ""
     started_us: int | None = None

@@ -84,8 +84,11 @@ def parse_data_types(text: str) -> tuple[str, ...]:
 
 def check_exchange(name: str) -> str:
     """Return the name of an exchange that exists; raise UnknownName with the nearest names."""
+    from collector.exchanges.ccxt import Ccxt, is_ccxt
     from collector.exchanges.registry import EXCHANGES
 
+    if is_ccxt(name):
+        return Ccxt(name).name
     if name not in EXCHANGES:
         raise UnknownName("exchange", name, list(EXCHANGES))
     return name

@@ -91,7 +91,7 @@ def sessions_table(sessions: Sequence[SessionStatus]) -> Table:
         table.add_row(
             Text(session.session_id),
             state_text(session.state),
-            session.exchange,
+            _exchange_text(session),
             _some(session.symbols),
             time_text(session.started_us or session.created_us),
             count_text(sum(session.rows.values())),
@@ -101,12 +101,16 @@ def sessions_table(sessions: Sequence[SessionStatus]) -> Table:
     return table
 
 
+def _exchange_text(session: SessionStatus) -> str:
+    return f"{session.exchange} (unverified)" if session.unverified else session.exchange
+
+
 def session_view(session: SessionStatus, questdb: QuestDBStatus | None = None) -> RenderableType:
     """Return one session: its state, its counts, a row per symbol and per connection."""
     pairs: list[tuple[str, RenderableType]] = [
         ("Session", session.session_id + (f" ({session.label})" if session.label else "")),
         ("State", _state_and_reason(session)),
-        ("Exchange", session.exchange),
+        ("Exchange", _exchange_text(session)),
         ("Started", f"{time_text(session.started_us)}{_until(session)}"),
         ("Rows", ", ".join(f"{count_text(rows)} {stream}" for stream, rows in session.rows.items()) or "none yet"),
         ("Buffer", _buffer_text(session)),

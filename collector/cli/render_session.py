@@ -18,6 +18,7 @@ def manifest_view(manifest: Manifest, status: SessionStatus) -> RenderableType:
         ("Label", manifest.label or "-"),
         ("State", state_text(status.state).append(f": {status.reason}" if status.reason else "", style="default")),
         ("Exchange", manifest.exchange),
+        *([("Unverified", "; ".join(manifest.unverified))] if manifest.unverified else []),
         ("Symbols", ", ".join(manifest.symbols)),
         ("Data types", ", ".join(manifest.data_types) + (" (raw trades)" if manifest.raw_trades else "")),
         ("Book levels", str(manifest.book_levels)),

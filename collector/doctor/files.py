@@ -11,7 +11,7 @@ from pathlib import Path
 from collector.clock import Clock
 from collector.doctor.findings import Case, case
 from collector.errors import CollectorError, LogError, ManifestError
-from collector.exchanges.registry import exchange_class
+from collector.exchanges.registry import known_exchange
 from collector.reading.csv_rows import read_file, read_rows, segments, stream_in, symbols_in
 from collector.session.flusher import gap_of_incident
 from collector.session.gaps import GapLedger
@@ -354,7 +354,7 @@ def rebuilt_manifest(directory: Path, now_us: int, *, exchange: str = "") -> Man
         book_levels=max(levels, default=ORDERBOOK.levels),
     )  # fmt: skip
     with contextlib.suppress(CollectorError):  # an exchange that nobody knows any more
-        manifest.ids_ordered = exchange_class(manifest.exchange).trade_ids_ordered
+        manifest.ids_ordered = known_exchange(manifest.exchange).trade_ids_ordered
     for stream in STREAMS.values():
         for symbol in symbols_in(directory, stream) if stream.per_symbol else [None]:
             paths = segments(directory, stream, symbol)

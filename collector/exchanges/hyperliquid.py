@@ -21,7 +21,7 @@ from typing import Any, Literal, final
 import msgspec
 from msgspec import field
 
-from collector.errors import MessageError, UnknownName, UsageError
+from collector.errors import MessageError, UnknownName
 from collector.events import (
     Acknowledged,
     BookSnapshot,
@@ -279,6 +279,11 @@ class Hyperliquid(Exchange):
             Listing(symbol, native, base, quote) for symbol, (native, base, quote) in zip(symbols, known, strict=True)
         ]
 
+    def offers(self, listing: Listing) -> tuple[str, ...]:
+        if not listing.symbol.endswith(_SUFFIX):
+            return self.streams
+        return tuple(stream for stream in self.streams if stream not in _OF_PERPETUALS)
+
     def write_listing(self, symbols: Sequence[str]) -> bytes | None:
         if all(symbol.endswith(_SUFFIX) for symbol in symbols):
             pairs = [symbol.removesuffix(_SUFFIX).partition("_") for symbol in symbols]
@@ -402,11 +407,6 @@ class Hyperliquid(Exchange):
 
     def _asked(self, subscription: Subscription) -> _Subscription:
         require_stream(subscription.stream, STREAMS)
-        if subscription.stream in _OF_PERPETUALS and subscription.symbol.endswith(_SUFFIX):
-            raise UsageError(
-                f"{subscription.symbol} is a pair of spot: it has no {subscription.stream}.",
-                hint="Collect it in a session of its own, or a perpetual instead.",
-            )
         channel = _CHANNELS[subscription.stream]
         return _Subscription(channel, self._native(subscription.symbol), "1m" if channel == "candle" else "")
 

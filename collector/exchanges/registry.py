@@ -7,6 +7,7 @@ from importlib import import_module
 
 from collector.errors import UnknownName
 from collector.exchanges.base import Exchange, Listing
+from collector.exchanges.ccxt import Ccxt, is_ccxt
 
 _CLASSES: dict[str, tuple[str, str]] = {
     "binance": ("collector.exchanges.binance", "Binance"),
@@ -36,6 +37,11 @@ def exchange_class(name: str) -> type[Exchange]:
     module, attribute = _CLASSES[name]
     found: type[Exchange] = getattr(import_module(module), attribute)
     return found
+
+
+def known_exchange(name: str) -> type[Exchange] | Ccxt:
+    """Return what is known of an exchange of ours or, as ``ccxt:NAME``, of ccxt's; raise UnknownName otherwise."""
+    return Ccxt(name) if is_ccxt(name) else exchange_class(name)
 
 
 def create_exchange(name: str, listings: Sequence[Listing] = ()) -> Exchange:

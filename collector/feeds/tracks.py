@@ -23,6 +23,7 @@ from collector.events import (
     Trade,
 )
 from collector.exchanges.base import Exchange, Subscription
+from collector.exchanges.ccxt import Ccxt
 from collector.feeds.continuity import TradeContinuity
 from collector.feeds.orderbook import BookSync
 from collector.feeds.sink import ResumePoint, Sink
@@ -294,7 +295,7 @@ class BookTrack(Track):
         subscription: Subscription,
         sink: Sink,
         *,
-        exchange: Exchange,
+        exchange: Exchange | Ccxt,
         resume: ResumePoint,
         levels: int = BOOK_LEVELS,
     ) -> None:

@@ -71,6 +71,7 @@ class Manifest(msgspec.Struct):
     """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
 
     ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
+    ``unverified`` says what the session cannot promise, because its exchange has no dialect of ours (``ccxt:NAME``).
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``lost`` describes rows that were given up, in words, because the ledger itself may have been unwritable then.
     ``ids_ordered`` says whether numeric trade ids tell which of two trades at the same time came first.
@@ -86,6 +87,7 @@ class Manifest(msgspec.Struct):
     record_raw: bool = False
     book_levels: int = BOOK_LEVELS
     recording: str = ""
+    unverified: list[str] = []
     duration_s: float | None = None
     state: str = "starting"
     reason: str = ""

@@ -20,7 +20,7 @@ def new_session_id(now_us: int, exchange: str, random: Callable[[], str] = lambd
         random: gives the four hexadecimal digits at the end.
     """
     at = datetime.fromtimestamp(now_us / 1_000_000, UTC)
-    return check_session_id(f"{at:%Y%m%d-%H%M%S}-{exchange}-{random()}")
+    return check_session_id(f"{at:%Y%m%d-%H%M%S}-{exchange.replace(':', '_')}-{random()}")
 
 
 def check_session_id(session_id: str) -> str:

@@ -135,7 +135,7 @@ def _listed(symbol: str) -> dict[str, object]:
     return {
         "symbol": f"{base}{quote}_{delivery}" if delivery else f"{base}{quote}",
         "status": "TRADING",
-        "contractType": "CURRENT_QUARTER" if delivery else "PERPETUAL",
+        **({"contractType": "CURRENT_QUARTER"} if delivery else {}),  # who sees one takes it for a contract
         "baseAsset": base,
         "baseAssetPrecision": 8,
         "quoteAsset": quote,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.errors import MessageError, UnknownName, UsageError
+from collector.errors import MessageError, UnknownName
 from collector.events import Acknowledged, BookSnapshot, Funding, Kline, OpenInterest, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.hyperliquid import Hyperliquid
@@ -275,8 +275,12 @@ class TestPlan:
             HL.plan([Subscription("prices", "BTC_EUR")])
         with pytest.raises(UnknownName, match="liquidations"):
             HL.plan([Subscription("liquidations", "BTC_USDC")])
-        with pytest.raises(UsageError, match="spot"):
-            HL.plan([Subscription("funding", "HYPE_USDC-SPOT")])
+
+    def test_offer(self) -> None:
+        """Pairs of spot have neither funding nor open interest."""
+        assert HL.offers(Listing("BTC_USDC", "BTC", "BTC", "USDC")) == HL.streams
+        spot = HL.offers(Listing("HYPE_USDC-SPOT", "@107", "HYPE", "USDC"))
+        assert set(HL.streams) - set(spot) == {"funding", "open_interest"}
 
     def test_shared_channel(self) -> None:
         """Funding and open interest come on one channel, which is asked for once."""
