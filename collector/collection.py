@@ -188,7 +188,10 @@ class Collection:
         facts = Ccxt(manifest.exchange)
         if manifest.record_raw:
             raise UsageError("ccxt shows no raw messages, so they cannot be recorded.", hint="Leave --record-raw out.")
-        client = await CcxtClient.open(facts, settings, ws_url=ws_url, rest_url=rest_url)
+        endpoint = parts.config.exchange.get(manifest.exchange)
+        client = await CcxtClient.open(
+            facts, settings, ws_url=ws_url, rest_url=rest_url, options=endpoint.options if endpoint else None
+        )
         try:
             listed = await self._within_reach(client.listing(), facts.name)
             await self._resolve_symbols(listed, client.volumes)

@@ -127,10 +127,11 @@ class Repair(_Section):
 
 
 class Endpoint(_Section):
-    """Addresses in place of an exchange's own; empty keeps its own."""
+    """Addresses in place of an exchange's own, empty keeps its own; ``options`` are ccxt's, for ``ccxt:NAME``."""
 
     ws_url: str = ""
     rest_url: str = ""
+    options: dict[str, Any] = {}
 
 
 class Candles(_Section):

@@ -37,11 +37,11 @@ def check(*, config_path: Path | None, as_json: bool) -> None:
     import os
 
     from collector.config import DEFAULT_FILE, load_config, warnings_of
-    from collector.exchanges.registry import exchange_class
+    from collector.exchanges.registry import known_exchange
 
     loaded = load_config(config_path, environment=os.environ)
     for name in loaded.exchange:
-        exchange_class(name)
+        known_exchange(name)
     for warning in warnings_of(loaded):
         click.echo(f"warning: {warning}", err=True)
     if as_json:
