@@ -219,7 +219,7 @@ class Collection:
         )
 
     def _make_repairer(
-        self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance, feed: Feed
+        self, exchange: Exchange, listings: Sequence[Listing], allowance: Allowance, feed: Feed | None = None
     ) -> Repairer:
         if self._rest is None:
             raise UsageError("The exchange can't be asked before its addresses are known.")
@@ -368,14 +368,21 @@ class Collection:
         if self._repairer is not None and not self._manifest.recording:
             await self._repairer.run()
 
+    def _require_repairable(self) -> None:
+        if self._manifest.recording:
+            raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
+        if is_ccxt(self._manifest.exchange):
+            raise UsageError("What was missed through ccxt can't be asked for again.", hint="See the ledger.")
+
     async def repair(self, symbols: Sequence[str], tell: Tell) -> list[Tally]:
         """Repair what is missing now, while the session runs.
 
         Raises:
             CollectorError: the exchange does not answer.
         """
-        if self._repairer is None or self._manifest.recording:
-            raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
+        self._require_repairable()
+        if self._repairer is None:
+            raise UsageError("The session is not prepared yet.")
         return await self._repairer.repair(symbols, tell=tell)
 
     async def mend(self, symbols: Sequence[str], tell: Tell) -> list[Tally]:
@@ -384,8 +391,7 @@ class Collection:
         Raises:
             CollectorError: the exchange does not answer, or the files can't be written.
         """
-        if self._manifest.recording:
-            raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
+        self._require_repairable()
         manifest, parts = self._manifest, self._parts
         settings = parts.config.feed
         _, rest_url = self._addresses()
