@@ -34,13 +34,19 @@ class Subscription(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """An instrument as the exchange lists it; ``native`` is the exchange's own spelling. ``active``: it trades now."""
+    """An instrument as the exchange lists it; ``native`` is the exchange's own spelling. ``active``: it trades now.
+
+    ``contract_size`` is set where sizes are numbers of contracts: what one is worth, of base currency or, where the
+    contract is ``inverse``, of quote currency.
+    """
 
     symbol: str
     native: str
     base: str
     quote: str
     active: bool = True
+    contract_size: str = ""
+    inverse: bool = False
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -7,10 +7,10 @@ Prices and sizes are passed on as the exchange wrote them, once they are known t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
-from typing import Annotated, Any, TypeVar, final
+from typing import Annotated, Any, Literal, TypeVar, final
 from urllib.parse import unquote
 
 import msgspec
@@ -22,11 +22,16 @@ from collector.events import (
     BookDelta,
     BookSnapshot,
     Event,
+    Funding,
     Kline,
     Level,
+    Liquidation,
     OffBookPrint,
+    OpenInterest,
     Rejected,
     ServerNotice,
+    Side,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import (
@@ -38,7 +43,7 @@ from collector.exchanges.base import (
     Request,
     Subscription,
 )
-from collector.exchanges.decode import volume
+from collector.exchanges.decode import require_signed, require_stream, volume
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a time: it fits a LONG column."""
@@ -46,7 +51,15 @@ Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 OFF_BOOK = frozenset({"INSURANCE_FUND", "ADL", "NA"})
 """Order types (``X``) of prints that no order of the book took part in; futures only."""
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
+_SUFFIXES = {
+    "orderbook": "depth@100ms",
+    "klines": "kline_1m",
+    "tickers": "bookTicker",
+    "funding": "markPrice@1s",
+    "liquidations": "forceOrder",
+}
+_SIDES: dict[str, Side] = {"BUY": "buy", "SELL": "sell"}
 
 _DIGITS = "0123456789"
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
@@ -111,6 +124,64 @@ class _Kline(msgspec.Struct, tag_field="e", tag="kline", gc=False):
 
 
 @final
+class _BookTicker(msgspec.Struct, tag_field="e", tag="bookTicker", gc=False):
+    native: str = field(name="s")
+    update_id: Natural = field(name="u")
+    bid: str = field(name="b")
+    bid_qty: str = field(name="B")
+    ask: str = field(name="a")
+    ask_qty: str = field(name="A")
+    event_time: Natural = field(name="E", default=0)
+    transaction_time: Natural = field(name="T", default=0)
+
+
+@final
+class _SpotTicker(msgspec.Struct, gc=False):
+    """Spot's ``bookTicker``, which says neither what it is nor when it was."""
+
+    native: str = field(name="s")
+    update_id: Natural = field(name="u")
+    bid: str = field(name="b")
+    bid_qty: str = field(name="B")
+    ask: str = field(name="a")
+    ask_qty: str = field(name="A")
+    event_time: Natural = field(name="E", default=0)
+    transaction_time: Natural = field(name="T", default=0)
+
+
+class _SpotTickerFrame(msgspec.Struct, gc=False):
+    data: _SpotTicker
+
+
+@final
+class _MarkPrice(msgspec.Struct, tag_field="e", tag="markPriceUpdate", gc=False):
+    native: str = field(name="s")
+    event_time: Natural = field(name="E")
+    mark_price: str = field(name="p")
+    rate: str = field(name="r", default="")
+    next_funding: Natural = field(name="T", default=0)
+    index_price: str = field(name="i", default="")
+
+
+class _ForcedOrder(msgspec.Struct, gc=False):
+    native: str = field(name="s")
+    side: Literal["BUY", "SELL"] = field(name="S")
+    price: str = field(name="p")
+    quantity: str = field(name="q")
+    filled: str = field(name="z")
+    time: Natural = field(name="T")
+
+
+@final
+class _Forced(msgspec.Struct, tag_field="e", tag="forceOrder", gc=False):
+    order: _ForcedOrder = field(name="o")
+
+    @property
+    def native(self) -> str:
+        return self.order.native
+
+
+@final
 class _Shutdown(msgspec.Struct, tag_field="e", tag="serverShutdown", gc=False):
     native: str = field(name="s", default="")
     event_time: Natural = field(name="E", default=0)
@@ -121,8 +192,10 @@ class _Error(msgspec.Struct, gc=False):
     msg: str = ""
 
 
-_Body = _AggTrade | _RawTrade | _Depth | _Kline | _Shutdown
-_KNOWN = frozenset({"aggTrade", "trade", "depthUpdate", "kline", "serverShutdown"})
+_Body = _AggTrade | _RawTrade | _Depth | _Kline | _BookTicker | _MarkPrice | _Forced | _Shutdown
+_KNOWN = frozenset(
+    {"aggTrade", "trade", "depthUpdate", "kline", "bookTicker", "markPriceUpdate", "forceOrder", "serverShutdown"}
+)
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -146,6 +219,7 @@ class _Envelope(msgspec.Struct, gc=False):
     native: str = field(name="s", default="")
     last_id: int | None = field(name="u", default=None)
     candle: _Candle | None = field(name="k", default=None)
+    order: _ForcedOrder | None = field(name="o", default=None)
 
 
 class _ClientFrame(msgspec.Struct, gc=False):
@@ -156,9 +230,15 @@ class _ClientFrame(msgspec.Struct, gc=False):
 
 class _Listed(msgspec.Struct, gc=False):
     symbol: str
-    status: str
     base: str = field(name="baseAsset")
     quote: str = field(name="quoteAsset")
+    spot_status: str = field(name="status", default="")
+    contract_status: str = field(name="contractStatus", default="")
+    contract_size: Natural | None = field(name="contractSize", default=None)
+
+    @property
+    def status(self) -> str:
+        return self.spot_status or self.contract_status
 
 
 class _ExchangeInfo(msgspec.Struct, gc=False):
@@ -182,6 +262,15 @@ class _TradeAnswer(msgspec.Struct, gc=False):
     buyer_is_maker: bool = field(name="m")
 
 
+class _OpenInterestAnswer(msgspec.Struct, gc=False):
+    native: str = field(name="symbol")
+    amount: str = field(name="openInterest")
+    time: Natural
+
+
+_decode_spot_ticker = msgspec.json.Decoder(_SpotTickerFrame).decode
+_decode_bare_ticker = msgspec.json.Decoder(_SpotTicker).decode
+_OPEN_INTEREST = msgspec.json.Decoder(_OpenInterestAnswer)
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -249,6 +338,7 @@ class Binance(Exchange):
         connection_life_s=24 * 3600,
         weight_per_min=6000,
     )
+    streams: tuple[str, ...] = STREAMS
     trade_ids_contiguous = True
     snapshot_depth: int | None = 5000
 
@@ -269,7 +359,9 @@ class Binance(Exchange):
         for listed in sorted(answer.symbols, key=lambda listed: listed.status != "TRADING"):
             symbol = _symbol(listed, taken)
             taken.add(symbol)
-            listings.append(Listing(symbol, listed.symbol, listed.base, listed.quote, listed.status == "TRADING"))
+            size = "" if listed.contract_size is None else str(listed.contract_size)
+            active = listed.status == "TRADING"
+            listings.append(Listing(symbol, listed.symbol, listed.base, listed.quote, active, size, inverse=bool(size)))
         return listings
 
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
@@ -289,14 +381,16 @@ class Binance(Exchange):
             body = decoded.data
             if body is UNSET:
                 if not decoded.event_name:
-                    return _answer(decoded)
+                    return _answer(decoded) or self._bare_ticker(frame, received_us)
                 body = _decode_body(frame)
             symbol = self.symbol_of[body.native]
         except KeyError:
             # A notice of the server, or a symbol that nobody asked for.
             return (_shutdown(body),) if type(body) is _Shutdown else ()
         except _UNREADABLE as error:
-            return _ignore_or_raise(frame, error)
+            # Spot's best prices are the one kind that has no name, and come here.
+            found = self._spot_ticker(frame, received_us)
+            return _ignore_or_raise(frame, error) if found is None else found
         if type(body) is _AggTrade:
             time = body.time
             price = body.price
@@ -322,7 +416,29 @@ class Binance(Exchange):
             return (_raw_trade(body, symbol, received_us),)
         if type(body) is _Depth:
             return (_delta(body, symbol, received_us, frame),)
-        return (_kline(body, symbol, received_us),) if type(body) is _Kline else ()
+        if type(body) is _Kline:
+            return (_kline(body, symbol, received_us),)
+        if type(body) is _BookTicker:
+            return (_ticker(body, symbol, received_us),)
+        if type(body) is _MarkPrice:
+            return (_funding(body, symbol, received_us),)
+        return (_liquidation(body.order, symbol, received_us),) if type(body) is _Forced else ()
+
+    def _spot_ticker(self, frame: bytes | str, received_us: int) -> Sequence[Event] | None:
+        try:
+            return self._known_ticker(_decode_spot_ticker(frame).data, received_us)
+        except _UNREADABLE:
+            return None
+
+    def _bare_ticker(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
+        try:
+            return self._known_ticker(_decode_bare_ticker(frame), received_us)
+        except _UNREADABLE:
+            return ()
+
+    def _known_ticker(self, body: _SpotTicker, received_us: int) -> Sequence[Event]:
+        symbol = self.symbol_of.get(body.native)
+        return () if symbol is None else (_ticker(body, symbol, received_us),)
 
     def snapshot_request(self, symbol: str) -> Request:
         params = {"symbol": self._native(symbol), "limit": self._depth_limit}
@@ -393,16 +509,18 @@ class Binance(Exchange):
             return None
         if envelope.stream:
             return _channel(envelope.stream)
-        if not envelope.native:
+        native = envelope.native or (envelope.order.native if envelope.order else "")
+        if not native:
             return None
         suffix = {
             "aggTrade": "aggTrade",
             "trade": "trade",
             "depthUpdate": "depth",
             "kline": f"kline_{envelope.candle.interval}" if envelope.candle else "kline",
+            "markPriceUpdate": "markPrice",
             "": "bookTicker" if envelope.last_id is not None else "",
         }.get(envelope.event_name, envelope.event_name)
-        return f"{envelope.native.lower()}@{suffix}" if suffix else None
+        return f"{native.lower()}@{suffix}" if suffix else None
 
     def channels_asked(self, path: str, frame: str | None) -> Sequence[str]:
         if frame is not None:
@@ -423,16 +541,13 @@ class Binance(Exchange):
         return msgspec.json.encode({"result": None, "id": asked.id}).decode()
 
     def _path(self, stream: str, raw_trades: bool) -> str:  # noqa: ARG002  futures spread their streams over two paths
-        require_stream(stream)
+        require_stream(stream, self.streams)
         return "/stream"
 
     def _channel_name(self, subscription: Subscription, raw_trades: bool) -> str:
-        require_stream(subscription.stream)
-        suffix = {
-            "prices": "trade" if raw_trades else "aggTrade",
-            "orderbook": "depth@100ms",
-            "klines": "kline_1m",
-        }[subscription.stream]
+        stream = subscription.stream
+        require_stream(stream, self.streams)
+        suffix = _SUFFIXES.get(stream) or ("trade" if raw_trades else "aggTrade")
         return f"{self._native(subscription.symbol).lower()}@{suffix}"
 
     def _connection(self, path: str, subscriptions: Sequence[Subscription], raw_trades: bool) -> ConnectionPlan:
@@ -496,6 +611,50 @@ def _kline(body: _Kline, symbol: str, received_us: int) -> Kline:
     )
 
 
+def _ticker(body: _BookTicker | _SpotTicker, symbol: str, received_us: int) -> Ticker:
+    """Read the best prices; an empty side has a size of 0. Futures say when it was, by the matching engine's clock."""
+    _require_decimals(body.bid, body.bid_qty, body.ask, body.ask_qty)
+    bid, bid_qty = (body.bid, body.bid_qty) if body.bid_qty.strip("0.") else (None, None)
+    ask, ask_qty = (body.ask, body.ask_qty) if body.ask_qty.strip("0.") else (None, None)
+    time = microseconds(body.transaction_time or body.event_time)
+    return Ticker(symbol, time or received_us, bid, bid_qty, ask, ask_qty, body.update_id, received_us, time > 0)
+
+
+def _funding(body: _MarkPrice, symbol: str, received_us: int) -> Funding:
+    """Read the mark price; dated contracts have no funding: no rate, and a next time of 0."""
+    require_signed(*filter(None, (body.mark_price, body.rate, body.index_price)))
+    return Funding(
+        symbol,
+        microseconds(body.event_time),
+        body.rate or None,
+        microseconds(body.next_funding) or None,
+        body.mark_price or None,
+        body.index_price or None,
+        received_us,
+    )
+
+
+def _liquidation(order: _ForcedOrder, symbol: str, received_us: int) -> Liquidation:
+    """Read a forced order: the price is the order's own, the size what was filled of it."""
+    volume = order.filled if order.filled.strip("0.") else order.quantity
+    _require_decimals(order.price, volume)
+    return Liquidation(symbol, microseconds(order.time), order.price, volume, _SIDES[order.side], received_us)
+
+
+def read_open_interest(body: bytes, symbol_of: Mapping[str, str], received_us: int) -> Sequence[Event]:
+    """Read the answer to ``openInterest``: one contract's, in the unit of its trades. Futures only.
+
+    Raises:
+        MessageError: it is none.
+    """
+    answer = _read(_OPEN_INTEREST, body, "open interest")
+    _require_decimals(answer.amount)
+    symbol = symbol_of.get(answer.native)
+    if symbol is None:
+        return ()
+    return (OpenInterest(symbol, microseconds(answer.time), answer.amount, None, received_us, "rest"),)
+
+
 def microseconds(time: int) -> int:
     """Return a time of the exchange in microseconds, whichever of its two units (ms by default) it came in."""
     return time if time >= _MICROSECONDS_FROM else time * 1000
@@ -519,7 +678,7 @@ def _shutdown(body: _Shutdown) -> ServerNotice:
 
 
 def _ignore_or_raise(frame: bytes | str, error: BaseException) -> Sequence[Event]:
-    """Return nothing for a frame of a kind that we don't read (bookTicker and the like); raise for a broken one."""
+    """Return nothing for a frame of a kind that we don't read (24hrTicker and the like); raise for a broken one."""
     try:
         document = msgspec.json.decode(frame)
     except _UNREADABLE as unreadable:
@@ -530,7 +689,8 @@ def _ignore_or_raise(frame: bytes | str, error: BaseException) -> Sequence[Event
     if not isinstance(body, dict):
         raise MessageError("A frame is neither an event nor an answer.") from error
     name = body.get("e")
-    if (isinstance(name, str) and name in _KNOWN) or not isinstance(name, str | None):
+    nameless = name is None and {"s", "u", "b", "a"} <= body.keys()
+    if nameless or (isinstance(name, str) and name in _KNOWN) or not isinstance(name, str | None):
         raise MessageError(f"A frame of the kind {name!r} cannot be read: {error}.") from error
     return ()
 
@@ -549,10 +709,10 @@ def _read(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
 
 
 def _symbol(listed: _Listed, taken: set[str]) -> str:
-    """Return ``BASE_QUOTE``; a dated contract (``BTCUSDT_260327``) becomes ``BTC_USDT-260327``."""
+    """Return ``BASE_QUOTE``, of ``BTCUSD_PERP`` too; a dated contract (``BTCUSDT_260327``): ``BTC_USDT-260327``."""
     symbol = f"{listed.base}_{listed.quote}"
     _, _, delivery = listed.symbol.partition("_")
-    if delivery:
+    if delivery and delivery != "PERP":
         symbol = f"{symbol}-{delivery}"
     return symbol if symbol not in taken else f"{symbol}-{listed.symbol}"
 
@@ -567,12 +727,6 @@ def _pack(groups: Iterable[Sequence[Subscription]], size: int) -> Iterator[list[
         packed.extend(group)
     if packed:
         yield packed
-
-
-def require_stream(stream: str) -> None:
-    """Raise UnknownName where a stream is none of ours, with the nearest ones."""
-    if stream not in STREAMS:
-        raise UnknownName("data type", stream, list(STREAMS))
 
 
 def _require_decimals(*texts: str) -> None:
@@ -608,8 +762,13 @@ def _client_frame(frame: str) -> _ClientFrame | None:
 
 
 def _channel(name: str) -> str:
-    """Spell a channel in one way: the depth diffs of any speed are one, so that a recording of any of them plays."""
+    """Spell a channel in one way: the depth diffs of any speed are one, so that a recording of any of them plays.
+
+    So are the mark prices.
+    """
     native, _, suffix = name.partition("@")
     if suffix == "depth" or suffix.startswith("depth@"):
         suffix = "depth"
+    elif suffix.startswith("markPrice@"):
+        suffix = "markPrice"
     return f"{native.lower()}@{suffix}"

@@ -1,14 +1,18 @@
 """Binance USD-M futures: spot's words with two websocket paths, its own book rule, limits and contracts.
 
-Since 2026-04-23 a stream is served on its category's path alone (``/public``: depth; ``/market``: aggTrade, kline);
-the old path without one still connects and acknowledges, and then delivers nothing of ``/market``.
+Since 2026-04-23 a stream is served on its category's path alone (``/public``: depth, bookTicker; ``/market``: aggTrade,
+kline, markPrice, forceOrder); the old path without one still connects and acknowledges, and then delivers nothing of
+``/market``. Open interest has no channel: it is asked for over REST.
 """
 
 from __future__ import annotations
 
-from collector.events import BookDelta, BookSnapshot
-from collector.exchanges.base import BookRule, Limits
-from collector.exchanges.binance import Binance, require_stream
+from collections.abc import Sequence
+
+from collector.events import BookDelta, BookSnapshot, Event
+from collector.exchanges.base import BookRule, Limits, Request, Subscription
+from collector.exchanges.binance import STREAMS, Binance, read_open_interest
+from collector.exchanges.decode import require_stream
 
 
 class FuturesBookRule:
@@ -62,6 +66,9 @@ class BinanceFutures(Binance):
         weight_per_min=2400,
     )
 
+    streams = (*STREAMS, "funding", "open_interest", "liquidations")
+    polled_streams = ("open_interest",)
+
     _api = "/fapi/v1"
     snapshot_depth = 1000
     deepest_book = 500
@@ -74,9 +81,19 @@ class BinanceFutures(Binance):
     def book_rule(self) -> BookRule:
         return FuturesBookRule()
 
+    def poll_requests(self, subscriptions: Sequence[Subscription]) -> Sequence[Request]:
+        return [
+            Request(f"{self._api}/openInterest", {"symbol": self._native(subscription.symbol)})
+            for subscription in subscriptions
+            if subscription.stream == "open_interest"
+        ]
+
+    def parse_poll(self, request: Request, body: bytes, received_us: int) -> Sequence[Event]:  # noqa: ARG002
+        return read_open_interest(body, self.symbol_of, received_us)
+
     def _path(self, stream: str, raw_trades: bool) -> str:
-        require_stream(stream)
+        require_stream(stream, self.streams)
         # Raw trades are undocumented here. Two collectors in production and one measurement get them on /public, one
         # library asks on /market, another calls them silenced. A feed that hears nothing reports it; aggTrade is safe.
-        public = stream == "orderbook" or (stream == "prices" and raw_trades)
+        public = stream in ("orderbook", "tickers") or (stream == "prices" and raw_trades)
         return "/public/stream" if public else "/market/stream"

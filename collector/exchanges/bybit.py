@@ -2,7 +2,8 @@
 
 Sources: the exchange's pages "Connect", "Orderbook", "Trade", "Kline" (WebSocket Stream, Public), "Get Instruments
 Info", "Get Orderbook", "Get Recent Public Trades", "Rate Limit Rules", and a recording of 2024. ``side`` is the
-taker's. Ids of trades don't count, and of public trades only the newest can be had later.
+taker's. Ids of trades don't count, and of public trades only the newest can be had later. Best prices are those of the
+book of one level; funding and open interest those of ``tickers``, whose messages say only what changed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,21 @@ import msgspec
 from msgspec import field
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Event, Kline, Level, Rejected, Side, Trade
+from collector.events import (
+    Acknowledged,
+    BookDelta,
+    BookSnapshot,
+    Event,
+    Funding,
+    Kline,
+    Level,
+    Liquidation,
+    OpenInterest,
+    Rejected,
+    Side,
+    Ticker,
+    Trade,
+)
 from collector.exchanges.base import BookRule, ConnectionPlan, Exchange, Limits, Listing, Request, Subscription
 from collector.exchanges.decode import (
     UNREADABLE,
@@ -30,13 +45,14 @@ from collector.exchanges.decode import (
     require_decimals,
     require_levels,
     require_price_and_size,
+    require_signed,
     require_stream,
     symbols_once,
     volume,
 )
 from collector.exchanges.rules import ContiguousRule
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers")
 
 DEPTH = "200"
 """Of the order book that is asked for; 1 has no changes, only its best level again and again."""
@@ -46,6 +62,20 @@ _DEEP = re.compile(r"orderbook\.(?:[2-9]|[1-9][0-9]{1,4})\.(.+)").fullmatch
 
 _DIGITS = "0123456789"
 _SIDES: dict[str, Side] = {"Buy": "buy", "Sell": "sell"}
+_CLOSED_BY: dict[str, Side] = {"Buy": "sell", "Sell": "buy"}
+"""Of a liquidated position's side (``Buy``: it was long): the side of the order that closed it."""
+_TOP, _TICKERS, _LIQUIDATION = "orderbook.1.", "tickers.", "allLiquidation."
+_TOPICS = {
+    "prices": "publicTrade.",
+    "orderbook": f"orderbook.{DEPTH}.",
+    "klines": "kline.1.",
+    "tickers": _TOP,
+    "funding": _TICKERS,
+    "open_interest": _TICKERS,
+    "liquidations": _LIQUIDATION,
+}
+_FUNDING = ("rate", "next_funding", "mark_price", "index_price")
+_INTEREST = ("amount", "value")
 _INTERVALS = {"1": "1m", "5": "5m", "15": "15m", "60": "1h", "240": "4h", "D": "1d"}
 
 
@@ -91,6 +121,36 @@ class _BookPush(msgspec.Struct, gc=False):
     data: _Book
     time: Milliseconds = field(name="ts")
     engine_time: Milliseconds = field(name="cts", default=0)
+
+
+class _Market(msgspec.Struct, gc=False, omit_defaults=True):
+    """What ``tickers`` says of a contract; a message of changes has only what changed."""
+
+    rate: str | None = field(name="fundingRate", default=None)
+    next_funding: str | None = field(name="nextFundingTime", default=None)
+    mark_price: str | None = field(name="markPrice", default=None)
+    index_price: str | None = field(name="indexPrice", default=None)
+    amount: str | None = field(name="openInterest", default=None)
+    value: str | None = field(name="openInterestValue", default=None)
+
+
+class _MarketPush(msgspec.Struct, gc=False):
+    type: Literal["snapshot", "delta"]
+    data: _Market
+    time: Milliseconds = field(name="ts")
+    sequence: Natural = field(name="cs", default=0)
+
+
+class _Closed(msgspec.Struct, gc=False):
+    native: str = field(name="s")
+    position: Literal["Buy", "Sell"] = field(name="S")
+    volume: str = field(name="v")
+    price: str = field(name="p")
+    time: Milliseconds = field(name="T")
+
+
+class _Liquidations(msgspec.Struct, gc=False):
+    data: list[_Closed]
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -175,6 +235,8 @@ _decode = msgspec.json.Decoder(_Frame).decode
 _decode_trades = msgspec.json.Decoder(_Trades).decode
 _decode_book = msgspec.json.Decoder(_BookPush).decode
 _decode_candles = msgspec.json.Decoder(_Candles).decode
+_decode_market = msgspec.json.Decoder(_MarketPush).decode
+_decode_liquidations = msgspec.json.Decoder(_Liquidations).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
 _INSTRUMENTS = msgspec.json.Decoder(_InstrumentsAnswer)
 _BOOK = msgspec.json.Decoder(_BookAnswer)
@@ -187,6 +249,7 @@ class Bybit(Exchange):
     """Bybit spot."""
 
     name = "bybit"
+    streams: tuple[str, ...] = STREAMS
     ws_url = "wss://stream.bybit.com"
     rest_url = "https://api.bybit.com"
     limits = Limits(
@@ -205,6 +268,12 @@ class Bybit(Exchange):
 
     _category = "spot"
     _recent_trades = "60"
+
+    def __init__(self, listings: Sequence[Listing] = ()) -> None:
+        super().__init__(listings)
+        # Per symbol, because messages only say what changed: its best prices, and its market with its sequence.
+        self._tops: dict[str, tuple[Level | None, Level | None]] = {}
+        self._markets: dict[str, tuple[int, _Market]] = {}
 
     def listing_request(self) -> Request:
         return Request("/v5/market/instruments-info", {"category": self._category, "limit": "1000"})
@@ -229,7 +298,8 @@ class Bybit(Exchange):
 
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:  # noqa: ARG002  all trades are raw
         return [
-            self._connection([self._topic(subscription) for subscription in packed], packed)
+            # Funding and open interest are of one topic, which may be asked for once.
+            self._connection(list(dict.fromkeys(self._topic(subscription) for subscription in packed)), packed)
             for packed in pack(subscriptions, self.limits.streams_per_connection)
         ]
 
@@ -248,6 +318,12 @@ class Bybit(Exchange):
                 return self._trades(_decode_trades(frame), received_us)
             if _DEEP(topic):
                 return self._book(_decode_book(frame), received_us)
+            if topic.startswith(_TOP):
+                return self._top(_decode_book(frame), received_us)
+            if topic.startswith(_TICKERS) and "funding" in self.streams:
+                return self._market(topic, _decode_market(frame), received_us)
+            if topic.startswith(_LIQUIDATION):
+                return self._liquidations(_decode_liquidations(frame).data, received_us)
             if topic.startswith("kline."):
                 symbol = self.symbol_of.get(topic.rpartition(".")[2])
                 rows = _decode_candles(frame).data if symbol else ()
@@ -337,9 +413,8 @@ class Bybit(Exchange):
         return ConnectionPlan(f"/v5/public/{self._category}", frames, tuple(subscriptions), numbers)
 
     def _topic(self, subscription: Subscription) -> str:
-        require_stream(subscription.stream, STREAMS)
-        kind = {"prices": "publicTrade", "orderbook": f"orderbook.{DEPTH}", "klines": "kline.1"}[subscription.stream]
-        return f"{kind}.{self._native(subscription.symbol)}"
+        require_stream(subscription.stream, self.streams)
+        return _TOPICS[subscription.stream] + self._native(subscription.symbol)
 
     def _trades(self, message: _Trades, received_us: int) -> Sequence[Event]:
         symbol_of = self.symbol_of
@@ -362,11 +437,95 @@ class Bybit(Exchange):
             return (BookSnapshot(symbol, time_us, last_id, bids, asks, received_us),)
         return (BookDelta(symbol, time_us, last_id, last_id, None, bids, asks, received_us),)
 
+    def _top(self, message: _BookPush, received_us: int) -> Sequence[Event]:
+        book = message.data
+        symbol = self.symbol_of.get(book.native)
+        if symbol is None:
+            return ()
+        require_levels(book.bids, book.asks)
+        known = (None, None) if message.type == "snapshot" else self._tops.get(symbol)
+        if known is None:
+            return ()  # changes of what was never told: the snapshot comes first
+        bid, ask = merge_top(known[0], book.bids), merge_top(known[1], book.asks)
+        self._tops[symbol] = bid, ask
+        time_us = (message.engine_time or message.time) * 1000
+        bid_price, bid_size = bid or (None, None)
+        ask_price, ask_size = ask or (None, None)
+        return (Ticker(symbol, time_us, bid_price, bid_size, ask_price, ask_size, book.last_id, received_us),)
+
+    def _market(self, topic: str, message: _MarketPush, received_us: int) -> Sequence[Event]:
+        """Read what changed into what is known; say all of the part that changed."""
+        symbol = self.symbol_of.get(topic.removeprefix(_TICKERS))
+        if symbol is None:
+            return ()
+        fresh = message.data
+        if message.type == "delta":
+            if symbol not in self._markets:
+                return ()  # as above
+            sequence, before = self._markets[symbol]
+            if message.sequence < sequence:
+                return ()  # two connections deliver while one takes over from the other, which is behind
+            known = merge_market(before, fresh)
+        else:
+            known = fresh
+        _require_market(fresh)
+        self._markets[symbol] = message.sequence, known
+        time_us = message.time * 1000
+        events: list[Event] = []
+        if any(getattr(fresh, name) is not None for name in _FUNDING):
+            next_us = natural(known.next_funding) * 1000 if known.next_funding else 0
+            events.append(
+                Funding(
+                    symbol,
+                    time_us,
+                    known.rate or None,
+                    next_us or None,
+                    known.mark_price or None,
+                    known.index_price or None,
+                    received_us,
+                )
+            )
+        if known.amount and any(getattr(fresh, name) is not None for name in _INTEREST):
+            events.append(OpenInterest(symbol, time_us, known.amount, known.value or None, received_us))
+        return events
+
+    def _liquidations(self, rows: Sequence[_Closed], received_us: int) -> Sequence[Event]:
+        events: list[Event] = []
+        for row in rows:
+            symbol = self.symbol_of.get(row.native)
+            if symbol is not None:
+                require_decimals(row.price, row.volume)
+                side = _CLOSED_BY[row.position]
+                events.append(Liquidation(symbol, row.time * 1000, row.price, row.volume, side, received_us))
+        return events
+
     def _native(self, symbol: str) -> str:
         try:
             return self.native_of[symbol]
         except KeyError:
             raise UnknownName("symbol", symbol, list(self.native_of)) from None
+
+
+def merge_top(before: Level | None, changes: Sequence[Level]) -> Level | None:
+    """Return the best level after some changes of a book of one level: a new one replaces it, a size of 0 ends it."""
+    after = before
+    for price, size in changes:
+        if size.strip("0."):
+            after = (price, size)
+        elif after is not None and after[0] == price:
+            after = None
+    return after
+
+
+def merge_market(before: _Market, changes: _Market) -> _Market:
+    """Return what is known of a contract after a message of changes."""
+    changed = {name: value for name in (*_FUNDING, *_INTEREST) if (value := getattr(changes, name)) is not None}
+    return msgspec.structs.replace(before, **changed)
+
+
+def _require_market(market: _Market) -> None:
+    require_signed(*filter(None, (market.rate,)))
+    require_decimals(*filter(None, (market.mark_price, market.index_price, market.amount, market.value)))
 
 
 def _trade(row: _Print, symbol: str, received_us: int) -> Trade:

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from collector.exchanges.bybit import Bybit
+from collector.exchanges.bybit import STREAMS, Bybit
 
 
 class BybitLinear(Bybit):
     """Bybit's USDT and USDC contracts."""
 
     name = "bybit_linear"
+    streams = (*STREAMS, "funding", "open_interest", "liquidations")
 
     _category = "linear"
     _recent_trades = "1000"

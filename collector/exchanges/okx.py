@@ -10,6 +10,10 @@ in contracts, as the exchange sends them.
 Trade ids count up by one for each instrument. A message of ``trades`` stands for the ``count`` trades of one taker's
 order at one price, and has the id of the last; ``trades-all`` has each by itself. Book messages are chained by
 ``prevSeqId``. Their checksum has always been 0 since June 2026 and is not looked at where there is a ``seqId``.
+
+Best prices are those of ``bbo-tbt``. Funding comes in three parts (rate, mark price, index price), each a row with the
+rest empty; forced orders come for all contracts of a type together, at their bankruptcy prices; open interest is in
+contracts.
 """
 
 from __future__ import annotations
@@ -30,10 +34,14 @@ from collector.events import (
     BookDelta,
     BookSnapshot,
     Event,
+    Funding,
     Kline,
     Level,
+    Liquidation,
+    OpenInterest,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import (
@@ -50,6 +58,7 @@ from collector.exchanges.decode import (
     UNREADABLE,
     Milliseconds,
     Natural,
+    best,
     chunks,
     document,
     milliseconds_us,
@@ -57,12 +66,14 @@ from collector.exchanges.decode import (
     read_answer,
     require_decimals,
     require_levels,
+    require_signed,
     require_stream,
     symbols_once,
     volume,
 )
 
-STREAMS = ("prices", "orderbook", "klines")
+STREAMS = ("prices", "orderbook", "klines", "tickers", "funding", "open_interest", "liquidations")
+"""What perpetual contracts have; dated ones have no funding, and spot has neither of the last three."""
 
 BOOKS = frozenset({"books", "books-l2-tbt", "books50-l2-tbt"})
 """The channels of one snapshot and then changes; they are one to us, so that a recording of any of them plays."""
@@ -71,7 +82,17 @@ UPGRADE = "64008"
 """The code of the notice that the connection will be closed for a service upgrade."""
 
 _TRADES = frozenset({"trades", "trades-all"})
-_CHANNELS = {"prices": "trades", "orderbook": "books", "klines": "candle1m"}
+_CHANNELS = {
+    "prices": ("trades",),
+    "orderbook": ("books",),
+    "klines": ("candle1m",),
+    "tickers": ("bbo-tbt",),
+    "funding": ("funding-rate", "mark-price", "index-tickers"),
+    "open_interest": ("open-interest",),
+    "liquidations": ("liquidation-orders",),
+}
+_TICKERS, _INDEX, _LIQUIDATIONS = "bbo-tbt", "index-tickers", "liquidation-orders"
+_MARKET = frozenset({"funding-rate", "mark-price", "open-interest", _INDEX, _LIQUIDATIONS})
 _PUBLIC, _BUSINESS = "/ws/v5/public", "/ws/v5/business"
 _TYPES = ("SPOT", "SWAP", "FUTURES")
 _WRONG_CHANNEL = re.compile(r"channel:\s*([\w-]+),\s*instId:\s*([\w-]+)").search
@@ -116,9 +137,10 @@ class _Trades(msgspec.Struct, gc=False):
     data: list[_Print]
 
 
-class _Argument(msgspec.Struct, gc=False):
+class _Argument(msgspec.Struct, gc=False, frozen=True, omit_defaults=True):
     channel: str = ""
     native: str = field(name="instId", default="")
+    type: str = field(name="instType", default="")
 
 
 class _Frame(msgspec.Struct, gc=False):
@@ -131,6 +153,32 @@ class _Frame(msgspec.Struct, gc=False):
     id: str | None = None
     code: str = ""
     msg: str = ""
+
+
+class _Closed(msgspec.Struct, gc=False):
+    price: str = field(name="bkPx")
+    volume: str = field(name="sz")
+    side: Literal["buy", "sell"]
+    time: Milliseconds = field(name="ts")
+
+
+class _Market(msgspec.Struct, gc=False):
+    """A row of ``funding-rate``, ``mark-price``, ``index-tickers``, ``open-interest`` or ``liquidation-orders``."""
+
+    native: str = field(name="instId")
+    time: Milliseconds = field(name="ts", default=0)
+    rate: str = field(name="fundingRate", default="")
+    funding_time: str = field(name="fundingTime", default="")
+    mark_price: str = field(name="markPx", default="")
+    index_price: str = field(name="idxPx", default="")
+    amount: str = field(name="oi", default="")
+    value: str = field(name="oiUsd", default="")
+    details: list[_Closed] = []
+
+
+class _MarketPush(msgspec.Struct, gc=False):
+    argument: _Argument = field(name="arg")
+    data: list[_Market]
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -150,6 +198,8 @@ class _Listed(msgspec.Struct, gc=False):
     state: str = "live"
     base: str = field(name="baseCcy", default="")
     quote: str = field(name="quoteCcy", default="")
+    contract_size: str = field(name="ctVal", default="")
+    contract_type: str = field(name="ctType", default="")
 
 
 class _Instruments(msgspec.Struct, gc=False):
@@ -186,6 +236,7 @@ class _Refusal(msgspec.Struct, gc=False):
 
 _decode = msgspec.json.Decoder(_Frame).decode
 _decode_trades = msgspec.json.Decoder(_Trades, strict=False).decode  # ids and times are digits in quotes
+_decode_market = msgspec.json.Decoder(_MarketPush, strict=False).decode
 _decode_levels = msgspec.json.Decoder(list[tuple[str, str, str, str]]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_client_frame = msgspec.json.Decoder(_ClientFrame).decode
@@ -233,6 +284,7 @@ class Okx(Exchange):
     """OKX. Native spellings are instrument ids."""
 
     name = "okx"
+    streams = STREAMS
     ws_url = "wss://ws.okx.com:8443"
     rest_url = "https://www.okx.com"
     limits = Limits(
@@ -248,6 +300,22 @@ class Okx(Exchange):
     book_needs_snapshot = False
     deepest_book = 400
     book_checksum = Checksum(25, checksum)
+
+    def __init__(self, listings: Sequence[Listing] = ()) -> None:
+        super().__init__(listings)
+        # An index is of all contracts of its pair; their listings don't name it, but begin with it.
+        self._of_index: dict[str, list[str]] = {}
+        for listing in listings:
+            if _kind(listing.native) != "SPOT":
+                self._of_index.setdefault(_index(listing.native), []).append(listing.symbol)
+
+    def offers(self, listing: Listing) -> tuple[str, ...]:
+        kind = _kind(listing.native)
+        if kind == "SPOT":
+            return STREAMS[:4]
+        if kind == "FUTURES" and _X_PERP not in listing.symbol:
+            return tuple(stream for stream in STREAMS if stream != "funding")
+        return STREAMS
 
     def listing_request(self) -> Request:
         return Request("/api/v5/public/instruments", {"instType": _TYPES[0]})
@@ -267,9 +335,7 @@ class Okx(Exchange):
         rows = []
         for symbol in symbols:
             native = symbol.replace("_", "-", 1).replace(f"-{_X_PERP}-", f"_{_X_PERP.replace('-', '_')}-")
-            kinds = native.split("-")[2:]
-            kind = "SPOT" if not kinds else "SWAP" if kinds[-1] == "SWAP" else "FUTURES"
-            rows.append({"instId": native, "instType": kind, "state": "live"})
+            rows.append({"instId": native, "instType": _kind(native), "state": "live"})
         return msgspec.json.encode({"code": "0", "msg": "", "data": rows})
 
     def plan(self, subscriptions: Sequence[Subscription], *, raw_trades: bool = False) -> list[ConnectionPlan]:
@@ -283,7 +349,7 @@ class Okx(Exchange):
         ]
 
     def renewal_frames(self, subscription: Subscription) -> Sequence[str]:
-        arguments = [self._argument(subscription, raw_trades=False)]
+        arguments = self._arguments(subscription, raw_trades=False)
         return [msgspec.json.encode({"op": op, "args": arguments}).decode() for op in ("unsubscribe", "subscribe")]
 
     def parse(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
@@ -296,17 +362,43 @@ class Okx(Exchange):
         argument, rows = decoded.argument, decoded.data
         if argument is None or rows is None:
             return _answer(decoded)
+        channel = argument.channel
+        if channel in _MARKET:
+            return self._market(frame, received_us)
         symbol = self.symbol_of.get(argument.native)
         if symbol is None:
             return ()
-        channel = argument.channel
         if channel in _TRADES:
             return self._trades_anyhow(frame, received_us)
         if channel in BOOKS:
             return [_book(row, symbol, received_us, decoded.action) for row in rows]
+        if channel == _TICKERS:
+            return [_ticker(row, symbol, received_us) for row in rows]
         if channel.startswith("candle"):
             return [_kline(row, symbol, received_us, channel) for row in rows]
         return ()
+
+    def _market(self, frame: bytes | str, received_us: int) -> Sequence[Event]:
+        """Read what is none of trades, books, candles and best prices; each message has one part of a funding."""
+        try:
+            message = _decode_market(frame)
+        except UNREADABLE as error:
+            return _ignore_or_raise(frame, error)
+        channel = message.argument.channel
+        events: list[Event] = []
+        for row in message.data:
+            if channel == _INDEX:
+                require_decimals(row.index_price)
+                time_us = row.time * 1000 or received_us
+                events += [
+                    Funding(symbol, time_us, None, None, None, row.index_price, received_us)
+                    for symbol in self._of_index.get(row.native, ())
+                ]
+                continue
+            symbol = self.symbol_of.get(row.native)
+            if symbol is not None:
+                events += _market_events(row, symbol, received_us, channel)
+        return events
 
     def _trades(self, message: _Trades, received_us: int) -> Sequence[Event]:
         symbol = self.symbol_of.get(message.argument.native)
@@ -377,13 +469,14 @@ class Okx(Exchange):
             envelope = _decode_envelope(frame)
         except UNREADABLE:
             return None
-        return None if envelope.event or not envelope.argument.native else _channel(envelope.argument)
+        argument = envelope.argument
+        return None if envelope.event or not (argument.native or argument.type) else _channel(argument)
 
     def channels_asked(self, path: str, frame: str | None) -> Sequence[str]:  # noqa: ARG002  only frames ask
         asked = _client_frame(frame)
         if asked is None or asked.op != "subscribe":
             return ()
-        return [_channel(argument) for argument in asked.arguments if argument.native]
+        return [_channel(argument) for argument in asked.arguments if argument.native or argument.type]
 
     def acknowledgement(self, frame: str) -> str | None:
         if frame == "ping":
@@ -396,19 +489,26 @@ class Okx(Exchange):
         return msgspec.json.encode(answer | ({} if asked.id is None else {"id": asked.id})).decode()
 
     def _connection(self, path: str, subscriptions: Sequence[Subscription], raw_trades: bool) -> ConnectionPlan:
-        arguments = [self._argument(subscription, raw_trades) for subscription in subscriptions]
+        # What several contracts share (an index, all forced orders of a kind) is asked for once.
+        asked = [self._arguments(subscription, raw_trades) for subscription in subscriptions]
+        arguments = list(dict.fromkeys(chain.from_iterable(asked)))
         frames = tuple(
             msgspec.json.encode({"id": str(number), "op": "subscribe", "args": part}).decode()
             for number, part in enumerate(chunks(arguments, self.limits.streams_per_frame), 1)
         )
         return ConnectionPlan(path, frames, tuple(subscriptions), tuple(str(n) for n in range(1, len(frames) + 1)))
 
-    def _argument(self, subscription: Subscription, raw_trades: bool) -> _Argument:
+    def _arguments(self, subscription: Subscription, raw_trades: bool) -> list[_Argument]:
         require_stream(subscription.stream, STREAMS)
-        channel = _CHANNELS[subscription.stream]
-        if raw_trades and channel == "trades":
-            channel = "trades-all"
-        return _Argument(channel, self._native(subscription.symbol))
+        native = self._native(subscription.symbol)
+        if subscription.stream == "prices" and raw_trades:
+            return [_Argument("trades-all", native)]
+        if subscription.stream == "liquidations":
+            return [_Argument(_LIQUIDATIONS, type=_kind(native))]
+        return [
+            _Argument(channel, _index(native) if channel == _INDEX else native)
+            for channel in _CHANNELS[subscription.stream]
+        ]
 
     def _native(self, symbol: str) -> str:
         try:
@@ -476,6 +576,37 @@ def _levels(side: msgspec.Raw) -> list[Level]:
     return levels
 
 
+def _ticker(row: _Row | list[str], symbol: str, received_us: int) -> Ticker:
+    if type(row) is not _Row or not row.bids or not row.asks:
+        raise MessageError(f"The best prices of {symbol} lack a side.")
+    time_us = milliseconds_us(row.time)
+    return Ticker(symbol, time_us, *best(_levels(row.bids)), *best(_levels(row.asks)), row.last_id, received_us)
+
+
+def _market_events(row: _Market, symbol: str, received_us: int, channel: str) -> list[Event]:
+    time_us = row.time * 1000 or received_us  # funding rates had no time of their own in 2021
+    if channel == _LIQUIDATIONS:
+        for closed in row.details:
+            require_decimals(closed.price, closed.volume)
+        return [
+            Liquidation(symbol, closed.time * 1000, closed.price, closed.volume, closed.side, received_us)
+            for closed in row.details
+        ]
+    if channel == "open-interest":
+        require_decimals(row.amount)
+        # The value is in dollars, which are the quote currency of some contracts only.
+        value = row.value if row.value and symbol.partition("_")[2].startswith("USD-") else None
+        require_decimals(*filter(None, (value,)))
+        return [OpenInterest(symbol, time_us, row.amount, value, received_us)]
+    if channel == "mark-price":
+        require_decimals(row.mark_price)
+        return [Funding(symbol, time_us, None, None, row.mark_price, None, received_us)]
+    require_signed(*filter(None, (row.rate,)))
+    # ``fundingTime`` is when this rate is paid; ``nextFundingTime`` is the time after that.
+    paid_us = milliseconds_us(row.funding_time) if row.funding_time else None
+    return [Funding(symbol, time_us, row.rate or None, paid_us, None, None, received_us)]
+
+
 def _kline(row: _Row | list[str], symbol: str, received_us: int, channel: str) -> Kline:
     """Read ``[time, open, high, low, close, volume, in currency, in quote currency, confirmed]``."""
     if type(row) is not list or len(row) < 9:
@@ -521,14 +652,32 @@ def _ignore_or_raise(frame: bytes | str, error: BaseException) -> Sequence[Event
     read = document(frame)
     argument = read.get("arg") if isinstance(read, dict) else None
     channel = argument.get("channel") if isinstance(argument, dict) else None
-    if not isinstance(channel, str) or channel in _TRADES | BOOKS or channel.startswith("candle"):
+    if (
+        not isinstance(channel, str)
+        or channel in _TRADES | BOOKS | _MARKET | {_TICKERS}
+        or channel.startswith("candle")
+    ):
         raise MessageError(f"A message of the channel {str(channel)[:40]!r} cannot be read: {error}.") from error
     return ()
 
 
 def _listing(row: _Listed, symbol: str) -> Listing:
     base, _, rest = row.native.partition("-")
-    return Listing(symbol, row.native, row.base or base, row.quote or re.split("[-_]", rest)[0], row.state == "live")
+    quote = row.quote or re.split("[-_]", rest)[0]
+    inverse = row.contract_type == "inverse"
+    return Listing(symbol, row.native, row.base or base, quote, row.state == "live", row.contract_size, inverse)
+
+
+def _kind(native: str) -> str:
+    """Return an instrument's type by its id."""
+    kinds = native.split("-")[2:]
+    return "SPOT" if not kinds else "SWAP" if kinds[-1] == "SWAP" else "FUTURES"
+
+
+def _index(native: str) -> str:
+    """Return the index of a contract, by its id: the pair it begins with."""
+    base, _, rest = native.partition("-")
+    return f"{base}-{re.split('[-_]', rest)[0]}"
 
 
 def _symbol(native: str) -> str:
@@ -538,7 +687,7 @@ def _symbol(native: str) -> str:
 
 def _channel(argument: _Argument) -> str:
     name = "books" if argument.channel in BOOKS else argument.channel
-    return f"{name}:{argument.native}"
+    return f"{name}:{argument.native or argument.type}"
 
 
 def _client_frame(frame: str | None) -> _ClientFrame | None:

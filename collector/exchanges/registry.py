@@ -11,6 +11,7 @@ from collector.exchanges.ccxt import Ccxt, is_ccxt
 
 _CLASSES: dict[str, tuple[str, str]] = {
     "binance": ("collector.exchanges.binance", "Binance"),
+    "binance_coinm": ("collector.exchanges.binance_coinm", "BinanceCoinM"),
     "binance_futures": ("collector.exchanges.binance_futures", "BinanceFutures"),
     "bitget": ("collector.exchanges.bitget", "Bitget"),
     "bitget_linear": ("collector.exchanges.bitget_linear", "BitgetLinear"),

@@ -21,6 +21,7 @@ from collector.events import (
     OffBookPrint,
     Rejected,
     ServerNotice,
+    Ticker,
     Trade,
 )
 from collector.exchanges.base import Listing, Request, Subscription
@@ -193,12 +194,38 @@ def test_answer(frame: str, event: object) -> None:
     assert [event] == list(SPOT.parse(frame, RECEIVED))
 
 
+SPOT_TICKER = {"u": 400900217, "s": "ETHUSDT", "b": "25.35", "B": "31.21", "a": "25.36", "A": "40.66"}
+
+
+@pytest.mark.parametrize("frame", [combined(SPOT_TICKER), encoded(SPOT_TICKER)])
+def test_the_best_prices_of_spot_have_no_time_but_that_of_their_receipt(frame: bytes) -> None:
+    """Source: "Individual Symbol Book Ticker Streams"; the frame says neither what it is nor when."""
+    (ticker,) = SPOT.parse(frame, RECEIVED)
+    assert ticker == Ticker("ETH_USDT", RECEIVED, "25.35", "31.21", "25.36", "40.66", 400900217, RECEIVED, timed=False)
+
+
+def test_an_empty_side_is_none() -> None:
+    """Nothing is bid: there is no best bid, and no price of 0."""
+    (ticker,) = SPOT.parse(combined({**SPOT_TICKER, "b": "0.00000000", "B": "0.00000000"}), RECEIVED)
+    assert isinstance(ticker, Ticker)
+    assert (ticker.bid, ticker.bid_qty, ticker.ask) == (None, None, "25.36")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [combined({**SPOT_TICKER, "b": "x"}), combined({**SPOT_TICKER, "u": "x"}), combined({**SPOT_TICKER, "B": None})],
+)
+def test_broken_best_prices_are_an_error(frame: bytes) -> None:
+    """They are told apart from what we don't read."""
+    with pytest.raises(MessageError):
+        SPOT.parse(frame, RECEIVED)
+
+
 @pytest.mark.parametrize(
     "frame",
     [
-        combined({"u": 400900217, "s": "ETHUSDT", "b": "25.35", "B": "31.21", "a": "25.36", "A": "40.66"}),
-        encoded({"u": 400900217, "s": "ETHUSDT", "b": "25.35", "B": "31.21", "a": "25.36", "A": "40.66"}),
-        combined({"e": "bookTicker", "u": 1, "s": "ETHUSDT", "b": "25.35", "B": "31.21", "a": "25.36", "A": "40.66"}),
+        combined({**SPOT_TICKER, "s": "DOGEUSDT"}),
+        encoded({**SPOT_TICKER, "s": "DOGEUSDT"}),
         combined({"e": "24hrTicker", "s": "ETHUSDT", "p": 5}),
         combined({"lastUpdateId": 1, "bids": [], "asks": []}),
         combined([{"e": "24hrMiniTicker"}]),

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from collector.errors import UnknownName
-from collector.events import BookDelta, BookSnapshot, OffBookPrint, Trade
+from collector.errors import MessageError, UnknownName
+from collector.events import BookDelta, BookSnapshot, Funding, Liquidation, OffBookPrint, OpenInterest, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.binance_futures import BinanceFutures, FuturesBookRule
 
@@ -61,6 +61,151 @@ def test_depth() -> None:
     assert [
         BookDelta("ETH_USDT", 1626992741156000, 157, 160, 149, [("1.00600", "14217")], [("1.01300", "0")], RECEIVED)
     ] == parse(DEPTH)
+
+
+MARK_PRICE = {
+    "e": "markPriceUpdate",
+    "E": 1562305380000,
+    "s": "ETHUSDT",
+    "p": "11794.15000000",
+    "i": "11784.62659091",
+    "P": "11784.25641265",
+    "r": "-0.00038167",
+    "T": 1562306400000,
+    "st": 1,
+}
+FORCED = {
+    "e": "forceOrder",
+    "E": 1568014460893,
+    "o": {
+        "s": "ETHUSDT",
+        "S": "SELL",
+        "o": "LIMIT",
+        "f": "IOC",
+        "q": "0.014",
+        "p": "9910.00000000",
+        "ap": "9910.12345678",
+        "X": "FILLED",
+        "l": "0.010",
+        "z": "0.012",
+        "T": 1568014460890,
+    },
+}
+BOOK_TICKER = {
+    "e": "bookTicker",
+    "u": 400900217,
+    "E": 1568014460893,
+    "T": 1568014460891,
+    "s": "ETHUSDT",
+    "b": "25.35190000",
+    "B": "31.21000000",
+    "a": "25.36520000",
+    "A": "40.66000000",
+    "st": 1,
+    "ps": "ETHUSDT",
+}
+
+
+def test_mark_price() -> None:
+    """The funding rate may be negative; its time is when it is paid."""
+    assert [
+        Funding(
+            "ETH_USDT", 1562305380000000, "-0.00038167", 1562306400000000, "11794.15000000", "11784.62659091", RECEIVED
+        )
+    ] == parse(MARK_PRICE)
+
+
+def test_a_dated_contract_has_a_mark_price_and_no_funding() -> None:
+    """What is not said is None, and no rate of 0."""
+    (funding,) = parse({**MARK_PRICE, "r": "", "T": 0})
+    assert isinstance(funding, Funding)
+    assert (funding.funding_rate, funding.next_funding_us, funding.mark_price) == (None, None, "11794.15000000")
+
+
+def test_an_older_mark_price_has_no_index() -> None:
+    """Recordings of 2019 lack it."""
+    (funding,) = parse({name: value for name, value in MARK_PRICE.items() if name != "i"})
+    assert isinstance(funding, Funding)
+    assert funding.index_price is None
+
+
+def test_forced_order() -> None:
+    """The side is that of the order that closed the position; the size what was filled of it."""
+    assert [Liquidation("ETH_USDT", 1568014460890000, "9910.00000000", "0.012", "sell", RECEIVED)] == parse(FORCED)
+
+
+def test_book_ticker() -> None:
+    """Futures say when it was, by the matching engine's clock."""
+    assert [
+        Ticker(
+            "ETH_USDT",
+            1568014460891000,
+            "25.35190000",
+            "31.21000000",
+            "25.36520000",
+            "40.66000000",
+            400900217,
+            RECEIVED,
+        )
+    ] == parse(BOOK_TICKER)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {**MARK_PRICE, "p": "x"},
+        {**MARK_PRICE, "r": "1e-5"},
+        {**FORCED, "o": {**FORCED["o"], "S": "HOLD"}},  # type: ignore[dict-item]
+        {**FORCED, "o": {**FORCED["o"], "p": ""}},  # type: ignore[dict-item]
+        {**FORCED, "o": None},
+        {**BOOK_TICKER, "b": "1,5"},
+    ],
+)
+def test_what_is_none_of_these_is_an_error(message: dict[str, Any]) -> None:
+    """A value that would break a row never becomes one."""
+    with pytest.raises(MessageError):
+        parse(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {**MARK_PRICE, "s": "DOGEUSDT"},
+        {**FORCED, "o": {**FORCED["o"], "s": "DOGEUSDT"}},  # type: ignore[dict-item]
+        {**BOOK_TICKER, "s": "DOGEUSDT"},
+    ],
+)
+def test_symbols_that_nobody_asked_for_emit_nothing(message: dict[str, Any]) -> None:
+    """As in a recording of more than is collected."""
+    assert parse(message) == []
+
+
+def test_open_interest_is_asked_for() -> None:
+    """It has no channel; the answer is one contract's."""
+    (request,) = FUTURES.poll_requests([Subscription("open_interest", "ETH_USDT"), Subscription("funding", "ETH_USDT")])
+    assert request == Request("/fapi/v1/openInterest", {"symbol": "ETHUSDT"})
+    body = b'{"openInterest":"10659.509","symbol":"ETHUSDT","time":1589437530011}'
+    assert [OpenInterest("ETH_USDT", 1589437530011000, "10659.509", None, RECEIVED, "rest")] == list(
+        FUTURES.parse_poll(request, body, RECEIVED)
+    )
+    assert list(FUTURES.parse_poll(request, body.replace(b"ETH", b"BTC"), RECEIVED)) == []
+    with pytest.raises(MessageError, match="Invalid symbol"):
+        FUTURES.parse_poll(request, b'{"code":-1121,"msg":"Invalid symbol."}', RECEIVED)
+
+
+def test_each_stream_is_asked_for_on_its_own_path() -> None:
+    """One category a connection: the other one is acknowledged and never delivered."""
+    wanted = [Subscription(stream, "ETH_USDT") for stream in FUTURES.streams if stream != "open_interest"]
+    asked = {plan.path: plan.frames for plan in FUTURES.plan(wanted)}
+    assert [json.loads(frame)["params"] for frame in asked["/public/stream"]] == [
+        ["ethusdt@depth@100ms", "ethusdt@bookTicker"]
+    ]
+    assert [json.loads(frame)["params"] for frame in asked["/market/stream"]] == [
+        ["ethusdt@aggTrade", "ethusdt@kline_1m", "ethusdt@markPrice@1s", "ethusdt@forceOrder"]
+    ]
+    for message, channel in ((MARK_PRICE, "markPrice"), (FORCED, "forceOrder"), (BOOK_TICKER, "bookTicker")):
+        assert FUTURES.channel_of(json.dumps(message)) == f"ethusdt@{channel}"
+    assert FUTURES.channels_asked("/market/stream?streams=ethusdt@markPrice@1s", None) == ["ethusdt@markPrice"]
 
 
 def test_listing() -> None:
@@ -119,7 +264,7 @@ class TestPlan:
     def test_unknown_stream(self) -> None:
         """A wrong data type is named."""
         with pytest.raises(UnknownName):
-            FUTURES.plan([Subscription("funding", "ETH_USDT")])
+            FUTURES.plan([Subscription("fundings", "ETH_USDT")])
 
 
 class TestRest:
@@ -196,4 +341,4 @@ def test_real_frames(recordings: Path) -> None:
             _, _, kind, payload = line.rstrip("\n").split(" ", 3)
             if kind == "<":
                 kinds.update(type(event).__name__ for event in futures.parse(payload, RECEIVED))
-    assert dict(kinds) == {"Trade": 91, "BookDelta": 764, "Kline": 67}
+    assert dict(kinds) == {"Trade": 91, "BookDelta": 764, "Kline": 67, "Ticker": 613}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Trade
+from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, Ticker, Trade
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.bybit import Bybit
 
@@ -94,9 +94,9 @@ def test_event(frame: bytes, event: object) -> None:
         b'{"op":"pong","args":["1675418560633"],"conn_id":"c"}',
         b'{"success":true,"ret_msg":"","conn_id":"c","op":"unsubscribe"}',
         push("tickers.BTCUSDC", {"symbol": "BTCUSDC"}),
-        push("orderbook.1.BTCUSDC", BOOK, type="snapshot"),
+        push("orderbook.1.DOGEUSDT", {**BOOK, "s": "DOGEUSDT"}, type="snapshot"),
         push("orderbook.full.BTCUSDC", BOOK, type="delta"),
-        push("allLiquidation.BTCUSDC", [{"T": 1, "s": "BTCUSDC", "S": "Sell", "v": "1", "p": "2"}]),
+        push("allLiquidation.BTCUSDC", [{"T": 1, "s": "DOGEUSDT", "S": "Sell", "v": "1", "p": "2"}]),
         push("publicTrade.DOGEUSDT", [{**TRADE, "s": "DOGEUSDT"}]),
         push("orderbook.200.DOGEUSDT", {**BOOK, "s": "DOGEUSDT"}, type="delta"),
         push("kline.1.DOGEUSDT", [CANDLE]),
@@ -374,3 +374,54 @@ def test_volumes() -> None:
     assert SPOT.parse_volumes(body) == {"BTCUSDT": Decimal("2352.94950046")}
     with pytest.raises(MessageError, match="10006"):
         SPOT.parse_volumes(b'{"retCode":10006,"retMsg":"Too many visits!"}')
+
+
+TOP = {"s": "BTCUSDC", "b": [["28552.00", "0.047"]], "a": [["28552.10", "25.433"]], "u": 7003305, "seq": 50193540681}
+
+
+def top(kind: str, **changes: object) -> bytes:
+    return push("orderbook.1.BTCUSDC", {**TOP, **changes}, type=kind)
+
+
+def tops(*frames: bytes) -> list[tuple[str | None, str | None, str | None, str | None]]:
+    """Read frames one after the other; return the best prices after each that said something."""
+    exchange = Bybit([Listing("BTC_USDC", "BTCUSDC", "BTC", "USDC")])
+    events = [event for frame in frames for event in exchange.parse(frame, RECEIVED)]
+    return [(e.bid, e.bid_qty, e.ask, e.ask_qty) for e in events if isinstance(e, Ticker)]
+
+
+def test_the_best_prices_are_the_book_of_one_level() -> None:
+    """A snapshot says both sides, with the number of the update."""
+    (event,) = SPOT.parse(top("snapshot"), RECEIVED)
+    assert event == Ticker("BTC_USDC", 1680652808085000, "28552.00", "0.047", "28552.10", "25.433", 7003305, RECEIVED)
+
+
+def test_changes_of_the_best_prices_are_merged() -> None:
+    """A change says one side; the other stays. A level that went leaves its side empty until there is another."""
+    assert tops(
+        top("snapshot"),
+        top("delta", b=[["28165.07", "0.166754"]], a=[]),
+        top("delta", b=[], a=[["28552.10", "0"]]),
+        top("delta", b=[["28165.07", "0"], ["28165.06", "2"]], a=[["28170", "1"]]),
+        top("delta", b=[["28100", "0"]], a=[]),
+        top("snapshot", b=[]),
+    ) == [
+        ("28552.00", "0.047", "28552.10", "25.433"),
+        ("28165.07", "0.166754", "28552.10", "25.433"),
+        ("28165.07", "0.166754", None, None),
+        ("28165.06", "2", "28170", "1"),
+        ("28165.06", "2", "28170", "1"),
+        (None, None, "28552.10", "25.433"),
+    ]
+
+
+def test_changes_of_what_was_never_told_emit_nothing() -> None:
+    """The snapshot comes first."""
+    assert tops(top("delta")) == []
+
+
+def test_broken_best_prices_are_an_error() -> None:
+    """They never become a row."""
+    for frame in (top("snapshot", b=[["x", "1"]]), top("?"), top("snapshot", u="x")):
+        with pytest.raises(MessageError):
+            SPOT.parse(frame, RECEIVED)

@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import MessageError, UnknownName
-from collector.events import Acknowledged, BookDelta, BookSnapshot, Kline, Rejected, ServerNotice, Trade
+from collector.events import (
+    Acknowledged,
+    BookDelta,
+    BookSnapshot,
+    Funding,
+    Kline,
+    Liquidation,
+    OpenInterest,
+    Rejected,
+    ServerNotice,
+    Ticker,
+    Trade,
+)
 from collector.exchanges.base import Listing, Request, Subscription
 from collector.exchanges.okx import Okx, OkxBookRule, checksum
 from collector.feeds.orderbook import Book
@@ -52,6 +64,34 @@ SNAPSHOT = {
 }
 UPDATE = {**SNAPSHOT, "bids": [["8476.97", "0", "0", "0"]], "asks": [], "prevSeqId": 123456, "seqId": 123457}
 CANDLE = ["1597026360000", "8533.02", "8553.74", "8527.17", "8548.26", "45247", "529.58", "5529.5858061", "1"]
+
+
+RATE = {
+    "fundingRate": "-0.0004270396398519",
+    "fundingTime": "1785888000000",
+    "instId": "BTC-USDT-SWAP",
+    "instType": "SWAP",
+    "nextFundingRate": "",
+    "nextFundingTime": "1785916800000",
+    "ts": "1785870855692",
+}
+CLOSED = {
+    "details": [
+        {
+            "bkLoss": "0",
+            "bkPx": "0.55205",
+            "ccy": "",
+            "posSide": "short",
+            "side": "buy",
+            "sz": "39",
+            "ts": "1680173247614",
+        }
+    ],
+    "instFamily": "BTC-USDT",
+    "instId": "BTC-USDT-SWAP",
+    "instType": "SWAP",
+    "uly": "BTC-USDT",
+}
 
 
 def push(channel: str, *rows: object, native: str = "BTC-USDT", **others: object) -> bytes:
@@ -130,8 +170,12 @@ class TestEvents:
         b'{"event":"notice","code":"1","msg":"?"}',
         push("tickers", {"instId": "BTC-USDT", "last": "9999.99", "ts": "1597026383085"}),
         push("books5", {"asks": [["1", "1", "0", "1"]], "bids": [], "ts": "1786541241006", "seqId": 5}),
-        push("bbo-tbt", {"asks": [["1", "1", "0", "1"]], "bids": [], "ts": "1786541241006", "seqId": 5}),
-        push("funding-rate", {"ts": 5, "checksum": "?"}),
+        push("bbo-tbt", {"asks": [["1", "1", "0", "1"]], "bids": [], "ts": "1786541241006"}, native="DOGE-USDT"),
+        push("funding-rate", {**RATE, "instId": "DOGE-USDT-SWAP"}, native="DOGE-USDT-SWAP"),
+        push("index-tickers", {"instId": "DOGE-USDT", "idxPx": "1", "ts": "1"}, native="DOGE-USDT"),
+        push("index-tickers", {"instId": "CRV-USDT", "idxPx": "1", "ts": "1"}, native="CRV-USDT"),
+        push("liquidation-orders", {**CLOSED, "instId": "DOGE-USDT-SWAP"}),
+        push("liquidation-orders", {**CLOSED, "details": []}),
         push("trades", {**TRADE, "instId": "DOGE-USDT"}, native="DOGE-USDT"),
         push("books", UPDATE, native="DOGE-USDT", action="update"),
         push("trades"),
@@ -265,7 +309,7 @@ class TestListing:
             for listing in OKX.parse_listing(recorded.answer("okx-20220513.rec.gz", f"instType={kind}"))
         ]
         assert len(listings) == len({listing.symbol for listing in listings}) > 500
-        assert Listing("UNI_USD-SWAP", "UNI-USD-SWAP", "UNI", "USD", True) in listings
+        assert Listing("UNI_USD-SWAP", "UNI-USD-SWAP", "UNI", "USD", True, "10", inverse=True) in listings
 
 
 class TestPlan:
@@ -303,8 +347,8 @@ class TestPlan:
         """A wrong symbol or data type is named."""
         with pytest.raises(UnknownName, match="BTC_EUR"):
             OKX.plan([Subscription("prices", "BTC_EUR")])
-        with pytest.raises(UnknownName, match="funding"):
-            OKX.plan([Subscription("funding", "BTC_USDT")])
+        with pytest.raises(UnknownName, match="fundings"):
+            OKX.plan([Subscription("fundings", "BTC_USDT")])
 
     def test_channels(self) -> None:
         """What is asked for is spelled as what comes, whatever the depth of the book."""
@@ -529,3 +573,148 @@ def test_volumes() -> None:
     assert OKX.parse_volumes(body) == {"BTC-USDT": Decimal(5000), "BTC-USDT-SWAP": Decimal(21)}
     with pytest.raises(MessageError, match="50011"):
         OKX.parse_volumes(b'{"code":"50011","msg":"Too Many Requests","data":[]}')
+
+
+SWAP = "BTC-USDT-SWAP"
+
+
+def read(frame: bytes) -> list[object]:
+    return list(OKX.parse(frame, RECEIVED))
+
+
+@pytest.mark.parametrize(
+    ("frame", "event"),
+    [
+        (
+            push("funding-rate", RATE, native=SWAP),
+            Funding(
+                "BTC_USDT-SWAP", 1785870855692000, "-0.0004270396398519", 1785888000000000, None, None, RECEIVED
+            ),
+        ),
+        (
+            push("mark-price", {"instId": SWAP, "markPx": "2.1729", "ts": "1640131259180"}, native=SWAP),
+            Funding("BTC_USDT-SWAP", 1640131259180000, None, None, "2.1729", None, RECEIVED),
+        ),
+        (
+            push("open-interest", {"instId": SWAP, "oi": "36", "oiUsd": "9", "ts": "1640183217591"}, native=SWAP),
+            OpenInterest("BTC_USDT-SWAP", 1640183217591000, "36", None, RECEIVED),
+        ),
+        (
+            push("open-interest", {"instId": "UNI-USD-SWAP", "oi": "36", "oiUsd": "360", "ts": "1640183217591"}),
+            OpenInterest("UNI_USD-SWAP", 1640183217591000, "36", "360", RECEIVED),
+        ),
+        (
+            push("bbo-tbt", {"asks": [["38632.4", "727", "0", "22"]], "bids": [["38632.3", "990", "0", "22"]],
+                 "ts": "1651761120004", "seqId": 7}, native=SWAP),
+            Ticker("BTC_USDT-SWAP", 1651761120004000, "38632.3", "990", "38632.4", "727", 7, RECEIVED),
+        ),
+        (
+            push("bbo-tbt", {"asks": [["1", "1", "0", "1"]], "bids": [], "ts": "1786541241006"}),
+            Ticker("BTC_USDT", 1786541241006000, None, None, "1", "1", None, RECEIVED),
+        ),
+        (
+            push("liquidation-orders", CLOSED),
+            Liquidation("BTC_USDT-SWAP", 1680173247614000, "0.55205", "39", "buy", RECEIVED),
+        ),
+    ],
+)  # fmt: skip
+def test_market(frame: bytes, event: object) -> None:
+    """What is not said in a message is None."""
+    assert read(frame) == [event]
+
+
+def test_an_index_is_of_every_contract_of_its_pair() -> None:
+    """Its id is that of the pair, which a listing of contracts alone does not hold."""
+    exchange = Okx([listing for symbol, listing in OKX.listing_of.items() if "-" in symbol])
+    frame = push("index-tickers", {"instId": "BTC-USD", "idxPx": "64280", "ts": "1785870855692"}, native="BTC-USD")
+    events = list(exchange.parse(frame, RECEIVED))
+    assert {(e.symbol, e.index_price) for e in events if isinstance(e, Funding)} == {
+        ("BTC_USD-UM-XPERP-310404", "64280"),
+        ("BTC_USD-220527", "64280"),
+    }
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        push("funding-rate", {**RATE, "fundingRate": "x"}, native=SWAP),
+        push("funding-rate", {"ts": 5, "checksum": "?"}, native=SWAP),
+        push("mark-price", {"instId": SWAP, "ts": "1"}, native=SWAP),
+        push("open-interest", {"instId": SWAP, "oi": "-1", "ts": "1"}, native=SWAP),
+        push("index-tickers", {"instId": "BTC-USDT", "idxPx": "", "ts": "1"}),
+        push("liquidation-orders", {**CLOSED, "details": [{**CLOSED["details"][0], "side": "?"}]}),  # type: ignore[dict-item]
+        push("bbo-tbt", {"asks": [["x", "1", "0", "1"]], "bids": [], "ts": "1"}),
+        push("bbo-tbt", {"asks": [], "ts": "1"}),
+    ],
+)
+def test_a_broken_market_is_an_error(frame: bytes) -> None:
+    """A value that would break a row never becomes one."""
+    with pytest.raises(MessageError):
+        read(frame)
+
+
+def test_markets_are_asked_for_by_what_they_share() -> None:
+    """Forced orders come for all contracts of a type, an index for all of a pair: each is asked for once."""
+    symbols = ("BTC_USDT-SWAP", "BTC_USD-UM-XPERP-310404")
+    wanted = [
+        Subscription(stream, symbol) for stream in ("funding", "liquidations") for symbol in (*symbols, symbols[0])
+    ]
+    (plan,) = OKX.plan([*wanted, Subscription("liquidations", "UNI_USD-SWAP")])
+    arguments = [argument for frame in plan.frames for argument in json.loads(frame)["args"]]
+    assert plan.path == "/ws/v5/public"
+    assert [argument for argument in arguments if argument["channel"] == "liquidation-orders"] == [
+        {"channel": "liquidation-orders", "instType": "SWAP"},
+        {"channel": "liquidation-orders", "instType": "FUTURES"},
+    ]
+    assert {argument["instId"] for argument in arguments if argument["channel"] == "index-tickers"} == {
+        "BTC-USDT", "BTC-USD"
+    }  # fmt: skip
+    frame = json.dumps({"arg": {"channel": "liquidation-orders", "instType": "SWAP"}, "data": [CLOSED]})
+    assert OKX.channel_of(frame) == "liquidation-orders:SWAP"
+    assert "liquidation-orders:SWAP" in OKX.channels_asked(plan.path, plan.frames[0])
+
+
+def test_what_a_market_has_depends_on_its_kind() -> None:
+    """Spot has neither funding nor open interest, a dated contract no funding; one without an end has all."""
+    offers = {symbol: OKX.offers(listing) for symbol, listing in OKX.listing_of.items()}
+    assert offers["BTC_USDT"] == ("prices", "orderbook", "klines", "tickers")
+    assert "funding" not in offers["BTC_USD-220527"]
+    assert "liquidations" in offers["BTC_USD-220527"]
+    assert offers["BTC_USDT-SWAP"] == offers["BTC_USD-UM-XPERP-310404"] == OKX.streams
+
+
+def test_markets_with_expected(recordings: Path) -> None:
+    """Another library reads the same from the same frames."""
+    compared = 0
+    for line in (recordings / "frames-with-expected.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        message = record["message"]
+        channel = message.get("arg", {}).get("channel", "") if isinstance(message, dict) else ""
+        if (
+            channel not in ("funding-rate", "mark-price", "bbo-tbt", "liquidation-orders")
+            or "spread" in record["exchange"]
+        ):
+            continue
+        native = message["data"][0].get("instId") or message["arg"].get("instId", "")
+        if native.count("-") > 3 or native.endswith(("-C", "-P")):
+            continue  # an option
+        exchange = Okx([Listing("A_B", native, "A", "B")])
+        (event,) = exchange.parse(json.dumps(message), RECEIVED)
+        (expected,) = record["expected"]
+        if isinstance(event, Liquidation):
+            assert (float(event.price), float(event.volume), event.side) == (
+                expected["price"], expected["amount"], expected["side"]
+            )  # fmt: skip
+        elif isinstance(event, Ticker):
+            assert (float(event.bid or "x"), float(event.ask or "x")) == (expected["bidPrice"], expected["askPrice"])
+            assert (float(event.bid_qty or "x"), float(event.ask_qty or "x")) == (
+                expected["bidAmount"], expected["askAmount"]
+            )  # fmt: skip
+        else:
+            assert isinstance(event, Funding)
+            if event.funding_rate is not None:
+                assert float(event.funding_rate) == expected["fundingRate"]
+            if event.mark_price is not None:
+                assert float(event.mark_price) == expected["markPrice"]
+        compared += 1
+    assert compared >= 6
