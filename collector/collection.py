@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from collector.candles.aggregator import Aggregator
 from collector.candles.clock import ExchangeClock
-from collector.clock import Clock
+from collector.clock import Clock, ClockStep
 from collector.config import Config
 from collector.describe import Rates, describe_session
 from collector.errors import ConnectionLost, UsageError
@@ -419,6 +419,13 @@ class Collection:
         finally:
             await self._rest.close()
         return tallies
+
+    def note_clock_step(self, step: ClockStep) -> None:
+        """Take notice that the wall clock was set."""
+        if self._session is not None and not self.ended.is_set():
+            self._session.note_clock_step(step)
+        if self._feed is not None:
+            self._feed.clock_was_set()
 
     def sample_rates(self) -> None:
         """Take a sample of the rows, for the rates."""

@@ -20,7 +20,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from collector.api.server import ApiServer
-from collector.clock import Clock, SystemClock
+from collector.clock import Clock, ClockStep, StepDetector, SystemClock
 from collector.collection import Collection, Parts, facts_of, files_of, plan_repair
 from collector.config import Config, warnings_of
 from collector.control_server import Command, ControlServer, Progress
@@ -106,6 +106,8 @@ class Daemon:
         self._started_us = clock.now_us()
         self._started_s = clock.monotonic_s()
         self._loop_lag_s = 0.0
+        self._clock_steps = 0
+        self._last_clock_step: ClockStep | None = None
         self._delivering = False
 
     # Life
@@ -217,14 +219,25 @@ class Daemon:
     async def _measure_loop(self) -> None:
         """Measure how late the event loop's timer runs, and sample the rates once a second."""
         turn = 0
+        detector = StepDetector(self._clock)
         while True:
             before_s = self._clock.monotonic_s()
             await asyncio.sleep(_LOOP_BEAT_S)
             self._loop_lag_s = max(0.0, self._clock.monotonic_s() - before_s - _LOOP_BEAT_S)
+            step = detector.look()
+            if step is not None:
+                self._note_clock_step(step)
             turn += 1
             if turn % 4 == 0:
                 for collection in self._collections.values():
                     collection.sample_rates()
+
+    def _note_clock_step(self, step: ClockStep) -> None:
+        self._clock_steps += 1
+        self._last_clock_step = step
+        self._log.warning("daemon.clock_stepped", step_s=step.step_s, at_us=step.at_us)
+        for collection in self._collections.values():
+            collection.note_clock_step(step)
 
     # Sessions
 
@@ -571,6 +584,8 @@ class Daemon:
             memory_bytes=_resident_bytes(),
             cpu_s=usage.ru_utime + usage.ru_stime,
             loop_lag_s=self._loop_lag_s,
+            clock_steps=self._clock_steps,
+            last_clock_step=self._last_clock_step,
             disk_free_bytes=shutil.disk_usage(self._data_dir).free,
             open_files=_open_files(),
             open_files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],

@@ -113,6 +113,7 @@ def describe_session(
         ),
         per_symbol=per_symbol,
         links=tuple(_describe_link(connection) for connection in feed.connections) if feed else (),
+        latency=feed.latency if feed else None,
     )
 
 

@@ -53,6 +53,17 @@ def _each_session(read: Callable[[SessionStatus], float | None]) -> Callable[[Da
     return samples
 
 
+def _latencies(status: DaemonStatus) -> Iterator[Sample]:
+    for session in status.sessions:
+        if session.latency is not None:
+            for quantile, value_us in (
+                ("0.5", session.latency.p50_us),
+                ("0.95", session.latency.p95_us),
+                ("0.99", session.latency.p99_us),
+            ):
+                yield (session.session_id, session.exchange, quantile), value_us / 1e6
+
+
 def _each_symbol(read: Callable[[SymbolStatus], float | None]) -> Callable[[DaemonStatus], Samples]:
     def samples(status: DaemonStatus) -> Iterator[Sample]:
         for session in status.sessions:
@@ -98,6 +109,15 @@ METRICS: tuple[Metric, ...] = (
     Metric("collector_cpu_seconds_total", "counter", "CPU time of the daemon.", (), _once(lambda s: s.cpu_s)),
     Metric("collector_loop_lag_seconds", "gauge", "How late the event loop's timer last ran.", (),
            _once(lambda s: s.loop_lag_s)),
+    Metric("collector_clock_steps_total", "counter", "How often the wall clock was set while the daemon ran.", (),
+           _once(lambda s: s.clock_steps)),
+    Metric("collector_clock_last_step_seconds", "gauge", "By how much the wall clock was set last.", (),
+           _once(lambda s: s.last_clock_step.step_s if s.last_clock_step else None)),
+    Metric("collector_latency_seconds", "gauge", "Receipt minus exchange time, of a session's newest samples.",
+           (*_PER_SESSION, "quantile"), _latencies),
+    Metric("collector_clock_offset_seconds", "gauge",
+           "The least latency: our clock minus the exchange's, and the shortest way.", _PER_SESSION,
+           _each_session(lambda s: s.latency.minimum_us / 1e6 if s.latency else None)),
     Metric("collector_disk_free_bytes", "gauge", "Free space of the data directory's disk.", (),
            _once(lambda s: s.disk_free_bytes)),
     Metric("collector_open_files", "gauge", "Descriptors that the daemon has open.", (),

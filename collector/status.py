@@ -10,12 +10,27 @@ from typing import Literal
 
 import msgspec
 
+from collector.clock import ClockStep
+
 SessionState = Literal["starting", "active", "degraded", "stopping", "completed", "failed", "interrupted"]
 LIVE_STATES: frozenset[str] = frozenset({"starting", "active", "degraded", "stopping"})
 """The states in which a session is run by a daemon."""
 
 ReplicaState = Literal["OFF", "STARTING", "LIVE", "CATCHUP", "DOWN", "SUSPENDED", "FAILED"]
 """``OFF``: the configuration wants no database. ``DOWN``: it does not answer. ``FAILED``: it refuses us."""
+
+
+class LatencyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Receipt minus exchange time, of a feed's newest samples, in microseconds; negative where the clocks differ.
+
+    ``minimum_us`` is the best estimate of the clocks' offset: ours minus the exchange's, and the shortest way.
+    """
+
+    p50_us: int
+    p95_us: int
+    p99_us: int
+    minimum_us: int
+    samples: int
 
 
 class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +136,7 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     buffer: BufferStatus = BufferStatus()
     per_symbol: tuple[SymbolStatus, ...] = ()
     links: tuple[LinkStatus, ...] = ()
+    latency: LatencyStatus | None = None
 
     @property
     def is_live(self) -> bool:
@@ -167,6 +183,9 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
     loop_lag_s: float = 0.0
     """How late the event loop's timer last ran."""
+    clock_steps: int = 0
+    """How often the wall clock was set while the daemon ran."""
+    last_clock_step: ClockStep | None = None
     disk_free_bytes: int | None = None
     open_files: int | None = None
     open_files_max: int | None = None

@@ -118,6 +118,11 @@ def session_view(session: SessionStatus, questdb: QuestDBStatus | None = None) -
     if session.candles_compared:
         compared = f"{count_text(session.candles_compared)} compared with the exchange's"
         pairs.append(("Candles", f"{compared}, {count_text(session.candles_different)} different"))
+    if session.latency is not None:
+        latency = session.latency
+        values_us = (latency.p50_us, latency.p95_us, latency.p99_us, latency.minimum_us)
+        middle, late, latest, least = (f"{value_us / 1000:,.1f}" for value_us in values_us)
+        pairs.append(("Latency", f"{middle} ms (95%: {late}, 99%: {latest}, least: {least})"))
     if questdb is not None:
         pairs.append(("QuestDB", questdb_text(questdb)))
     pairs.append(("Files", session.directory))

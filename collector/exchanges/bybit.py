@@ -210,6 +210,7 @@ class _RecentTrades(msgspec.Struct, gc=False):
 
 class _RecentTradesAnswer(msgspec.Struct, gc=False):
     result: _RecentTrades
+    code: Literal[0] = field(name="retCode")
 
 
 class _Volume(msgspec.Struct, gc=False):

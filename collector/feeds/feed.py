@@ -38,6 +38,7 @@ from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
 from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, judge, stay_away_s
 from collector.feeds.connection import Receiver
+from collector.feeds.latency import LatencyWindow
 from collector.feeds.link import END_OF_RECORDING, Gate, Line, Link
 from collector.feeds.poller import Poller
 from collector.feeds.rest import Rest, fetch_listing
@@ -151,6 +152,7 @@ class Feed:
         self._ended = asyncio.Event()
         self._fetches: set[asyncio.Task[None]] = set()
         self._owners: dict[str, Track] | None = None
+        self._latency = LatencyWindow()
         self._newest_us: int | None = None
         self._newest_s = 0.0
         self._complained_s = float("-inf")
@@ -199,6 +201,10 @@ class Feed:
         results = await asyncio.gather(*(link.replaced() for link in self._links))
         return all(results)
 
+    def clock_was_set(self) -> None:
+        """Forget what the latencies were: our clock was set."""
+        self._latency.clear()
+
     def status(self) -> FeedStatus:
         """Describe the feed as it is now."""
         return FeedStatus(
@@ -209,6 +215,7 @@ class Feed:
             rest_requests=self._rest.requests,
             rest_refused=self._rest.refused,
             banned_s=max(self._rest.banned_s, self._gate.banned_s),
+            latency=self._latency.status(),
             rest_oversized=self._rest.oversized,
         )
 
@@ -445,6 +452,8 @@ class Feed:
         if not self.first_data.is_set():
             self.first_data.set()
         self._sink.observe(track.symbol, newest_us)
+        if track.latency_us is not None:
+            self._latency.add(track.latency_us)
         if self._newest_us is None or newest_us >= self._newest_us:
             self._newest_us = newest_us
             self._newest_s = self._clock.monotonic_s()

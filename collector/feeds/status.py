@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from collector.status import LatencyStatus
+
 LinkState = Literal["waiting", "connecting", "open", "closed"]
 """``waiting``: for the next attempt to connect; ``closed``: for good."""
 
@@ -69,4 +71,5 @@ class FeedStatus(msgspec.Struct, frozen=True):
     rest_requests: int
     rest_refused: int
     banned_s: float
+    latency: LatencyStatus | None = None
     rest_oversized: int = 0

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from collector.clock import ClockStep
 from collector.errors import CollectorError, LogError, ManifestError
 from collector.storage.csv_log import Released
 from collector.storage.files import Files
@@ -73,7 +74,8 @@ class Manifest(msgspec.Struct):
     ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
     ``unverified`` says what the session cannot promise, because its exchange has no dialect of ours (``ccxt:NAME``).
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
-    ``lost`` describes rows that were given up, in words, because the ledger itself may have been unwritable then.
+    ``clock_steps`` are when our wall clock was set while it ran. ``lost`` describes rows that were given up, in words,
+    because the ledger itself may have been unwritable then.
     ``ids_ordered`` says whether numeric trade ids tell which of two trades at the same time came first.
     """
 
@@ -105,6 +107,7 @@ class Manifest(msgspec.Struct):
     gaps: int = 0
     open_gaps: int = 0
     lost: list[str] = []
+    clock_steps: list[ClockStep] = []
     ids_ordered: bool = True
     files: list[FileRecord] = []
     format_version: int = FORMAT_VERSION

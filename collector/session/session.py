@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from collector.clock import Clock
+from collector.clock import Clock, ClockStep
 from collector.config import Config
 from collector.errors import CollectorError, LogError, UsageError
 from collector.events import Gap
@@ -68,6 +68,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+_CLOCK_STEPS_KEPT = 1000
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -476,6 +478,10 @@ class Session:
             self._stop_reason = reason
             self._leaving = leave
             self._end.set()
+
+    def note_clock_step(self, step: ClockStep) -> None:
+        """Keep in the manifest that the wall clock was set: receipts before and after it can't be compared."""
+        self.manifest.clock_steps = [*self.manifest.clock_steps, step][-_CLOCK_STEPS_KEPT:]
 
     def _prepared(self) -> Flusher:
         if self._flusher is None:
