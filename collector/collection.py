@@ -424,7 +424,7 @@ class Collection:
         """Take notice that the wall clock was set."""
         if self._session is not None and not self.ended.is_set():
             self._session.note_clock_step(step)
-        if self._feed is not None:
+        if isinstance(self._feed, Feed):
             self._feed.clock_was_set()
 
     def sample_rates(self) -> None:
