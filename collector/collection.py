@@ -329,6 +329,7 @@ class Collection:
             exchange_time=ExchangeClock(),
             candles=make_candles,
             numbered_trades=exchange.trade_ids_contiguous,
+            klines_open_at_previous_close=exchange.klines_open_at_previous_close,
             keeper_thread=parts.keeper_thread,
             held=parts.replicator.held if parts.replicator is not None else None,
             known_seq=lambda stream, symbol: known.get((stream.name, symbol), 0),
@@ -514,5 +515,5 @@ def facts_of(manifest: Manifest) -> Facts:
         flushes=0,
         last_flush_s=0.0,
         longest_flush_s=0.0,
-        candles_compared={},
+        candle_scores=manifest.candle_scores,
     )

@@ -6,16 +6,29 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
+from collector.candles.compare import CandleScore
 from collector.exchanges.ccxt import is_ccxt
 from collector.feeds.status import ConnectionStatus, FeedStatus, StreamStatus
 from collector.session.gaps import Entry
 from collector.session.session import SessionStatus as Facts
-from collector.status import BufferStatus, LinkStatus, QuestDBStatus, ReplicaState, SessionStatus, SymbolStatus
+from collector.status import (
+    BufferStatus,
+    CandleDifference,
+    LinkStatus,
+    QuestDBStatus,
+    ReplicaState,
+    SessionStatus,
+    SymbolStatus,
+)
 from collector.storage.delivery import ReplicatorStatus, SessionDelivery, State
 from collector.storage.sessions import SessionRow
 from collector.streams import DATA_TYPES, KLINES, OHLCV, ORDERBOOK, PRICES
 
 RATE_WINDOW_S = 10.0
+_DIFFERENCES_SHOWN = 20
+"""Of each symbol; the manifest has more."""
 
 _REPLICA_STATES: Mapping[State, ReplicaState] = {
     State.LIVE: "LIVE",
@@ -65,8 +78,12 @@ def describe_session(
 ) -> SessionStatus:
     """Put together what a session, its feed and its delivery say."""
     delivery = delivery or SessionDelivery()
-    compared = facts.candles_compared
-    per_symbol = tuple(_describe_symbols(facts.symbols, feed, file_rows, list(gaps), rates, now_us))
+    compared, matching = (sum(getattr(score, name) for score in facts.candle_scores) for name in ("total", "equal"))
+    scores = {score.symbol: score for score in facts.candle_scores}
+    per_symbol = tuple(
+        _with_score(row, scores.get(row.symbol))
+        for row in _describe_symbols(facts.symbols, feed, file_rows, list(gaps), rates, now_us)
+    )
     return SessionStatus(
         session_id=facts.session_id,
         exchange=facts.exchange,
@@ -95,8 +112,9 @@ def describe_session(
         gaps_open=facts.open_gaps,
         errors=facts.errors_count,
         candles_closed=facts.candles_count,
-        candles_compared=compared.get("equal", 0) + compared.get("differs", 0),
-        candles_different=compared.get("differs", 0),
+        candles_compared=compared,
+        candles_different=compared - matching,
+        candle_differences=tuple(_describe_differences(facts.candle_scores)),
         flushes=facts.flushes,
         flush_s=facts.last_flush_s if facts.flushes else None,
         flush_max_s=facts.longest_flush_s if facts.flushes else None,
@@ -170,6 +188,21 @@ def _describe_symbol(
         latency_us=next((stream.latency_us for stream in collected if stream.latency_us is not None), None),
         book_synchronised=book.synchronised if book else None,
     )
+
+
+def _with_score(row: SymbolStatus, score: CandleScore | None) -> SymbolStatus:
+    if score is None:
+        return row
+    return msgspec.structs.replace(row, candles_compared=dict(score.compared), candles_matching=dict(score.matching))
+
+
+def _describe_differences(scores: Iterable[CandleScore]) -> Iterable[CandleDifference]:
+    for score in scores:
+        for found in score.differences[-_DIFFERENCES_SHOWN:]:
+            fields = {difference.field: (difference.ours, difference.theirs) for difference in found.differences}
+            yield CandleDifference(
+                symbol=found.symbol, interval=found.interval, timestamp_us=found.timestamp_us, fields=fields
+            )
 
 
 def _describe_link(connection: ConnectionStatus) -> LinkStatus:

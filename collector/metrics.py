@@ -6,7 +6,7 @@ Prometheus' words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,6 +21,7 @@ Samples = Iterable[Sample]
 _PER_SESSION = ("session", "exchange")
 _PER_STREAM = (*_PER_SESSION, "stream")
 _PER_SYMBOL = (*_PER_SESSION, "symbol")
+_PER_INTERVAL = (*_PER_SYMBOL, "interval")
 _PER_LINK = (*_PER_SESSION, "connection")
 
 
@@ -71,6 +72,16 @@ def _each_symbol(read: Callable[[SymbolStatus], float | None]) -> Callable[[Daem
                 value = read(row)
                 if value is not None:
                     yield (session.session_id, session.exchange, row.symbol), float(value)
+
+    return samples
+
+
+def _each_interval(read: Callable[[SymbolStatus], Mapping[str, int]]) -> Callable[[DaemonStatus], Samples]:
+    def samples(status: DaemonStatus) -> Iterator[Sample]:
+        for session in status.sessions:
+            for row in session.per_symbol:
+                for interval, value in read(row).items():
+                    yield (session.session_id, session.exchange, row.symbol, interval), float(value)
 
     return samples
 
@@ -191,6 +202,10 @@ METRICS: tuple[Metric, ...] = (
            _PER_SESSION, _each_session(lambda s: s.candles_different)),
     Metric("collector_symbol_last_event_age_seconds", "gauge", "Seconds since the last event of a symbol.", _PER_SYMBOL,
            _each_symbol(lambda r: r.last_event_age_s)),
+    Metric("collector_symbol_candles_compared", "gauge", "Closed candles compared with the exchange's own.",
+           _PER_INTERVAL, _each_interval(lambda r: r.candles_compared)),
+    Metric("collector_symbol_candles_matching", "gauge", "Compared candles that match, as their last revision stands.",
+           _PER_INTERVAL, _each_interval(lambda r: {i: r.candles_matching.get(i, 0) for i in r.candles_compared})),
     Metric("collector_symbol_prices_per_second", "gauge", "Trades of a symbol in a second.", _PER_SYMBOL,
            _each_symbol(lambda r: r.prices_per_s)),
     Metric("collector_symbol_gaps_total", "counter", "Gaps of a symbol.", _PER_SYMBOL, _each_symbol(lambda r: r.gaps)),

@@ -47,6 +47,9 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     orderbook: int = 0
     orderbook_per_s: float = 0.0
     candles_closed: int = 0
+    candles_compared: dict[str, int] = {}
+    """By interval, how many closed candles were compared with the exchange's own, and how many of them match."""
+    candles_matching: dict[str, int] = {}
     others: dict[str, int] = {}
     """Rows of each other data type that is collected."""
     gaps: int = 0
@@ -54,6 +57,15 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     latency_us: int | None = None
     book_synchronised: bool | None = None
+
+
+class CandleDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed candle that is not the exchange's own: by field, what ours says and what theirs."""
+
+    symbol: str
+    interval: str
+    timestamp_us: int
+    fields: dict[str, tuple[str, str]]
 
 
 class BufferStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +131,8 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     candles_closed: int = 0
     candles_compared: int = 0
     candles_different: int = 0
+    candle_differences: tuple[CandleDifference, ...] = ()
+    """The newest of those that differ, oldest first."""
     flushes: int = 0
     flush_s: float | None = None
     flush_max_s: float | None = None

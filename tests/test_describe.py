@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.candles.compare import CandleScore, Comparison, FieldDifference
 from collector.candles.intervals import INTERVALS
 from collector.describe import Rates, describe_database, describe_session, session_row
 from collector.feeds.status import ConnectionStatus, FeedStatus, StreamStatus
@@ -13,6 +14,14 @@ from collector.session.session import SessionStatus as Facts
 from collector.storage.delivery import ReplicatorStatus, SessionDelivery, State
 
 NOW_US = 1_700_000_100_000_000
+
+
+SCORE = CandleScore(
+    "BTC_USDT",
+    {"1m": 5},
+    {"1m": 4},
+    [Comparison("BTC_USDT", "1m", 60, "differs", (FieldDifference("close", "1", "2"),))],
+)
 
 
 def facts(**changes: object) -> Facts:
@@ -23,7 +32,7 @@ def facts(**changes: object) -> Facts:
         "started_us": NOW_US - 59_000_000, "ended_us": None, "heartbeat_us": NOW_US, "duration_s": None,
         "received": 10, "written": 7, "pending": 2, "dropped": 1, "prices_count": 5, "orderbook_count": 2,
         "candles_count": 1, "gaps_count": 0, "open_gaps": 0, "errors_count": 0, "flushes": 3, "last_flush_s": 0.01,
-        "longest_flush_s": 0.02, "candles_compared": {"equal": 4, "differs": 1, "unknown": 9}, **changes,
+        "longest_flush_s": 0.02, "candle_scores": [SCORE], **changes,
     }  # fmt: skip
     return Facts(**given)  # type: ignore[arg-type]
 
@@ -63,6 +72,10 @@ def test_candles_that_could_not_be_compared_count_neither_way() -> None:
     """A score is of what was compared: unknown is not equal."""
     status = described(stream("prices"))
     assert (status.candles_compared, status.candles_different) == (5, 1)
+    row = status.per_symbol[0]
+    assert (row.symbol, row.candles_compared, row.candles_matching) == ("BTC_USDT", {"1m": 5}, {"1m": 4})
+    (different,) = status.candle_differences
+    assert (different.timestamp_us, different.fields) == (60, {"close": ("1", "2")})
 
 
 def test_an_events_age_is_counted_from_its_receipt() -> None:

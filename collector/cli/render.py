@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from collector.cli.output import plain_text
-from collector.status import DaemonStatus, QuestDBStatus, SessionStatus, SymbolStatus
+from collector.status import CandleDifference, DaemonStatus, QuestDBStatus, SessionStatus, SymbolStatus
 from collector.wording import age_text, bytes_text, count_text, duration_text, rate_text, time_text
 
+_DIFFERENCES_SHOWN = 10
 _STATE_STYLES = {
     "active": "green", "live": "green", "open": "green", "LIVE": "green", "completed": "green",
     "starting": "cyan", "stopping": "cyan", "STARTING": "cyan", "CATCHUP": "cyan",
@@ -127,6 +128,8 @@ def session_view(session: SessionStatus, questdb: QuestDBStatus | None = None) -
         pairs.append(("QuestDB", questdb_text(questdb)))
     pairs.append(("Files", session.directory))
     parts: list[RenderableType] = [facts(pairs), Text(), symbols_table(session.per_symbol)]
+    if session.candle_differences:
+        parts += [Text(), _differences_table(session.candle_differences)]
     if session.links:
         parts += [Text(), _links_table(session)]
     return Group(*parts)
@@ -136,7 +139,7 @@ def symbols_table(rows: Sequence[SymbolStatus]) -> Table:
     """Return a row per symbol: what it last cost, how much comes, how long ago, what is missing."""
     table = make_table(
         "SYMBOL", "STATE", ">LAST PRICE", ">TRADES/S", ">BOOK/S", ">LAST EVENT", ">TRADES", ">BOOK ROWS",
-        ">CANDLES", ">GAPS",
+        ">CANDLES", ">MATCH", ">GAPS",
     )  # fmt: skip
     for row in rows:
         table.add_row(
@@ -149,8 +152,23 @@ def symbols_table(rows: Sequence[SymbolStatus]) -> Table:
             count_text(row.prices),
             count_text(row.orderbook),
             count_text(row.candles_closed),
+            _match_text(row),
             _gaps(row.gaps, row.gaps_open),
         )
+    return table
+
+
+def _match_text(row: SymbolStatus) -> str:
+    """Return how many candles match the exchange's own, of how many that were compared."""
+    compared, matching = sum(row.candles_compared.values()), sum(row.candles_matching.values())
+    return f"{count_text(matching)}/{count_text(compared)}" if compared else "-"
+
+
+def _differences_table(differences: Sequence[CandleDifference]) -> Table:
+    table = make_table("CANDLE THAT DIFFERS", "INTERVAL", "TIME", "OURS", "EXCHANGE'S")
+    for found in differences[-_DIFFERENCES_SHOWN:]:
+        ours, theirs = (", ".join(f"{name} {pair[at] or '-'}" for name, pair in found.fields.items()) for at in (0, 1))
+        table.add_row(found.symbol, found.interval, time_text(found.timestamp_us), ours, theirs)
     return table
 
 

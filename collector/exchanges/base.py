@@ -159,6 +159,8 @@ class Exchange(ABC):
     """How trades can be asked for again: from an id on, from a time on, or only the newest ones."""
     candle_source: str = ""
     """The source of historical candles whose words the exchange's REST speaks; empty for the one of its own name."""
+    klines_open_at_previous_close: bool = False
+    """Whether its candles open at the close before them, and not at their first trade."""
     klines_say_closed: bool = True
     """Whether a kline says that it is final; where not, it is once the next one has begun."""
 

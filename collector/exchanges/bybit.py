@@ -264,6 +264,7 @@ class Bybit(Exchange):
     )
     trade_ids_contiguous = False
     trades_paging = "recent"
+    klines_open_at_previous_close = True  # "Get Kline": each open of the example is the close of the row before it
     book_needs_snapshot = False
     deepest_book = 200
 

@@ -39,6 +39,7 @@ class Ccxt:
     rest_url = ""
     streams = STREAMS
     trade_ids_contiguous = False
+    klines_open_at_previous_close = False
     trade_ids_ordered = False
     deepest_book = 20
     book_numbered = False

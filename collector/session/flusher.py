@@ -8,7 +8,6 @@ trades that are in the file, candle rows, ledger rows, one sync, and then the wo
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from collector.candles.aggregator import Candle, GapTest
-from collector.candles.compare import Comparison, KlineCheck
+from collector.candles.compare import CandleScore, Comparison, KlineCheck
 from collector.clock import Clock
 from collector.errors import LogError
 from collector.events import BookTop, Gap, Kline, MarketEvent, Trade
@@ -118,7 +117,6 @@ class FlushStatistics:
     rotations: int = 0
     last_duration_s: float = 0.0
     longest_s: float = 0.0
-    candles_compared: Counter[str] = field(default_factory=Counter)
 
 
 class Flusher:
@@ -128,6 +126,8 @@ class Flusher:
         files: the file of each stream and symbol; ``gaps`` has the symbol "".
         candles: the aggregator of each symbol; none where no candles are wanted.
         interrupted: tells which (symbol, stream) deliver nothing now, so that their exchange time stands still.
+        klines_open_at_previous_close: by the exchange's rule, and not at their first trade.
+        scores: of an earlier part of the session, to go on counting from.
         rotation: when a live file is closed for a new one.
         reserve_bytes: below so much free disk the health is ``scarce``.
         on_commit: is told what became durable; called in the event loop's thread.
@@ -151,6 +151,8 @@ class Flusher:
         on_health: Callable[[Health, str], None],
         interrupted: Callable[[], Collection[tuple[str, str]]] = frozenset,
         counts_raw: bool = True,
+        klines_open_at_previous_close: bool = False,
+        scores: Sequence[CandleScore] = (),
         rotation: RotationRule = NO_ROTATION,
         reserve_bytes: int = 0,
     ) -> None:
@@ -181,10 +183,23 @@ class Flusher:
         self._paused_us: dict[tuple[str, str], int] = {}
         self._resumed: dict[tuple[str, str], int] = {}
         self._repairs: list[Repair] = []
-        self._checks = {symbol: KlineCheck(counts_raw=counts_raw) for symbol in candles}
+        known = {score.symbol: score for score in scores}
+        self._checks = {
+            symbol: KlineCheck(
+                known.get(symbol) or CandleScore(symbol),
+                counts_raw=counts_raw,
+                opens_at_previous_close=klines_open_at_previous_close,
+            )
+            for symbol in candles
+        }
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._cancelled: asyncio.CancelledError | None = None
+
+    @property
+    def scores(self) -> list[CandleScore]:
+        """Return how each symbol's candles compare with the exchange's own, of those that could be compared."""
+        return [check.score for check in self._checks.values() if check.score.total]
 
     def expect_resumption(self, symbol: str, stream: str, last_us: int, *, numbered: bool) -> None:
         """Learn when a resumed session's stream paused.
@@ -517,7 +532,7 @@ class Flusher:
                 first_seq = pending.next_seq
                 lines = [candle.line(seq) for seq, candle in enumerate(rows, first_seq)]
                 pending.add("".join(lines).encode(), len(lines))
-                self._count_comparisons(self._checks[symbol].add_candles(rows))
+                self._tell_differences(self._checks[symbol].add_candles(rows, self._gap_test(symbol)))
 
     def _give_up_candles(self, symbol: str, error: Exception) -> None:
         del self._candles[symbol]
@@ -532,11 +547,10 @@ class Flusher:
             check = self._checks.get(kline.symbol)
             comparison = check.add_kline(kline) if check is not None else None
             if comparison is not None:
-                self._count_comparisons([comparison])
+                self._tell_differences([comparison])
 
-    def _count_comparisons(self, comparisons: Sequence[Comparison]) -> None:
+    def _tell_differences(self, comparisons: Sequence[Comparison]) -> None:
         for comparison in comparisons:
-            self.statistics.candles_compared[comparison.verdict] += 1
             if comparison.verdict == "differs":
                 self._log.warning(
                     "data_collection.candle_differs",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from collector.candles.compare import CandleScore
 from collector.clock import ClockStep
 from collector.errors import CollectorError, LogError, ManifestError
 from collector.storage.csv_log import Released
@@ -73,6 +74,7 @@ class Manifest(msgspec.Struct):
 
     ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
     ``unverified`` says what the session cannot promise, because its exchange has no dialect of ours (``ccxt:NAME``).
+    ``candle_scores`` compare our candles with the exchange's own.
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``clock_steps`` are when our wall clock was set while it ran. ``lost`` describes rows that were given up, in words,
     because the ledger itself may have been unwritable then.
@@ -109,6 +111,7 @@ class Manifest(msgspec.Struct):
     lost: list[str] = []
     clock_steps: list[ClockStep] = []
     ids_ordered: bool = True
+    candle_scores: list[CandleScore] = []
     files: list[FileRecord] = []
     format_version: int = FORMAT_VERSION
 

@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from collector.candles.compare import CandleScore
 from collector.clock import Clock, ClockStep
 from collector.config import Config
 from collector.errors import CollectorError, LogError, UsageError
@@ -102,7 +103,7 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     flushes: int
     last_flush_s: float
     longest_flush_s: float
-    candles_compared: Mapping[str, int]
+    candle_scores: Sequence[CandleScore] = ()
     rotations: int = 0
     compressed_files: int = 0
     released_rows: int = 0
@@ -139,6 +140,7 @@ class Session:
         executor: one thread, in which everything that blocks is done; a daemon's sessions may share it.
         candles: makes a symbol's aggregator; None for none.
         exchange_time: the exchange's clock, for this session alone.
+        klines_open_at_previous_close: the exchange's own candles do, and are compared with ours by that rule.
         numbered_trades: trade ids count up by one in the file, so that a jump is a hole.
         keeper_thread: one thread for what takes seconds (compressing, reading closed files); without it both are left.
         held: says of which rows QuestDB has for certain; None where nothing may ever be deleted.
@@ -160,6 +162,7 @@ class Session:
         exchange_time: ExchangeTime,
         candles: CandleFactory | None = None,
         numbered_trades: bool = True,
+        klines_open_at_previous_close: bool = False,
         keeper_thread: Executor | None = None,
         held: Held | None = None,
         known_seq: Callable[[Stream, str | None], int] = lambda _stream, _symbol: 0,
@@ -179,6 +182,7 @@ class Session:
         self._exchange_time = exchange_time
         self._make_candles = candles
         self._numbered = numbered_trades
+        self._klines_open_at_previous_close = klines_open_at_previous_close
         self._known_seq = known_seq
         self._on_commit = on_commit
         self._on_status = on_status
@@ -240,6 +244,8 @@ class Session:
             on_health=self._take_health,
             interrupted=self._interrupted_streams,
             rotation=RotationRule.from_config(self._config.csv),
+            klines_open_at_previous_close=self._klines_open_at_previous_close,
+            scores=self.manifest.candle_scores,
             reserve_bytes=self._config.csv.reserve_bytes,
         )
         if self._reopened:
@@ -699,7 +705,7 @@ class Session:
             flushes=statistics.flushes,
             last_flush_s=statistics.last_duration_s,
             longest_flush_s=statistics.longest_s,
-            candles_compared=dict(statistics.candles_compared),
+            candle_scores=self._flusher.scores if self._flusher is not None else manifest.candle_scores,
             rotations=statistics.rotations,
             compressed_files=self._keeper.compressed if self._keeper is not None else 0,
             released_rows=sum(record.released.rows for record in manifest.files if record.released is not None),
@@ -720,6 +726,7 @@ class Session:
         manifest.heartbeat_us = status.heartbeat_us
         manifest.received, manifest.written = status.received, status.written
         manifest.dropped, manifest.errors = status.dropped, status.errors_count
+        manifest.candle_scores = list(status.candle_scores)
         manifest.gaps, manifest.open_gaps = status.gaps_count, status.open_gaps
         await self._in_log_thread(self._save_in_log_thread)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -158,4 +159,53 @@ def test_an_ended_session_is_repaired_on_demand(daemon: Callable[..., Any], serv
         content = (collector.data_dir / f"session_{session_id}" / record["path"]).read_bytes()
         assert record["bytes"] == len(content)
         assert set(record["hashes"].values()) == {hashlib.sha256(content).hexdigest()}
+    assert agrees(collector, session_id) == []
+
+
+def test_a_hundred_disconnects_at_two_thousand_trades_a_second_cost_nothing(
+    daemon: Callable[..., Any], server: Callable[..., Any]
+) -> None:
+    """With ids skipped, repeated and out of order besides: after repair the CSV is the exchange's own record."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    exchange = server("exchange", "--rate", "2000", "--symbols", SYMBOL)
+    collector = daemon(
+        "[repair]\nenabled = true\ninterval_s = 0.3\n[feed]\nbackoff_initial_s = 0.05\nbackoff_cap_s = 0.2\n"
+        "reorder_grace_s = 0.3\n"
+    )
+    collector.start()
+    session_id = begin(collector, exchange, data_types=["prices"])
+    collector.wait_rows(session_id, "prices", 1000)
+    held: list[tuple[int, int]] = []
+    for number in range(100):
+        if number % 10 == 3:
+            exchange.post(f"/admin/faults?kind=skip&n={chance.randint(1, 60)}&channel=*@aggTrade")
+        if number % 10 == 5:
+            exchange.post(f"/admin/faults?kind=duplicate&n={chance.randint(1, 60)}&channel=*@aggTrade")
+        if number % 10 == 7:
+            exchange.post(f"/admin/faults?kind=reorder&n={chance.randint(1, 60)}&channel=*@aggTrade")
+        exchange.post(f"/admin/faults?kind=drop&after={chance.randint(50, 500)}&channel=*@aggTrade")
+        wait_until(lambda: not exchange.get("/admin/faults")["armed"], "the faults to happen")
+    rows = collector.session(session_id)["rows"]["prices"]
+    collector.wait_rows(session_id, "prices", rows + 2000)
+    wait_until(lambda: settled(collector, session_id), "all gaps to be repaired")
+    collector.ask("stop", every=True)
+    assert exchange.get("/admin/status")["faults_fired"]["drop"] == 100
+
+    ids = equals_the_exchange(collector, session_id, exchange)
+    assert ids == list(range(ids[0], ids[-1] + 1))
+    entries = ledger(collector, session_id).values()
+    assert {row["state"] for row in entries} == {"repaired"}
+    held = sorted((int(row["from_id"]), int(row["to_id"])) for row in entries)
+    assert len(held) >= 100
+    rows_by_id = {int(row["trade_id"]): row for row in collector.rows(session_id, "prices", SYMBOL)}
+    fetched = {number for number, row in rows_by_id.items() if row["source"] == "rest"}
+    # Each row of the ledger is a hole with its true bounds: whatever is in it was fetched, and nothing beside it was.
+    assert {number for first, last in held for number in range(first, last + 1)} == fetched
+    assert sum(last - first + 1 for first, last in held) == len(fetched)
+    sent = set().union(*exchange.sent_ids("btcusdt@aggTrade"))
+    assert set(ids) - fetched <= sent
+    refused = {name: count for name, count in exchange.get("/admin/status")["counts"].items() if "rest_4" in name}
+    assert refused == {}
     assert agrees(collector, session_id) == []

@@ -194,7 +194,9 @@ class TestFlushing:
                 Kline(SYMBOL, "1m", START_US, "10.5", "10.5", "10.5", "10.5", volume, "21", 1, "2", True, 1, 1)
             )
             run(bench.flusher.flush())
-        assert bench.flusher.statistics.candles_compared == {"equal": 1, "differs": 1}
+        (score,) = bench.flusher.scores
+        assert (score.compared, score.matching) == ({"1m": 1}, {"1m": 0})
+        assert [found.differences[0].field for found in score.differences] == ["volume"]
         (said,) = [e for e in events.entries if e["event"] == "data_collection.candle_differs"]
         assert said["fields"] == {"volume": ("2", "3")}
 
