@@ -24,6 +24,7 @@ from bench.harness import PROJECT, QUICK, Figure, Place, Result, Scale, Skipped
 BENCHMARKS = (
     "receive",
     "stages",
+    "books",
     "flood",
     "paced",
     "sustained",
