@@ -307,6 +307,7 @@ class BookTrack(Track):
             after_update_id=resume.last_update_id,
             after_us=resume.last_book_us,
             checksum=exchange.book_checksum,
+            snapshot_depth=exchange.snapshot_depth,
             numbered=exchange.book_numbered,
         )
         self.renewed_s = float("-inf")
@@ -325,19 +326,19 @@ class BookTrack(Track):
         self.last = delta
         self._emit(self.sync.on_delta(delta))
         self.sink.observe(self.symbol, delta.timestamp_us)
-        self.asked = self.sync.needs_snapshot
+        self.asked = self.sync.needs_snapshot or self.sync.wants_refresh
 
     def take_snapshot(self, snapshot: BookSnapshot) -> bool:
         """Apply a snapshot; return whether the book is whole now, and not still older than the changes that wait."""
         self._emit(self.sync.on_snapshot(snapshot))
-        self.asked = self.sync.needs_snapshot
+        self.asked = self.sync.needs_snapshot or self.sync.wants_refresh
         return not self.asked
 
     def take_pushed_snapshot(self, snapshot: BookSnapshot) -> None:
         """Apply a snapshot that came on the stream itself."""
         self.received += 1
         self._emit(self.sync.on_pushed_snapshot(snapshot))
-        self.asked = self.sync.needs_snapshot
+        self.asked = self.sync.needs_snapshot or self.sync.wants_refresh
         self.renewed = True
         if snapshot.timestamp_us:
             self.last = snapshot

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random as random_module
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
 from collector.events import BookDelta, BookSnapshot, BookTop, Gap, Level
@@ -60,6 +62,124 @@ def feed(sync: BookSync, *messages: BookDelta | BookSnapshot | str) -> list[Book
 
 def best_bids(rows: Sequence[BookTop | Gap]) -> list[tuple[int, str]]:
     return [(row.update_id, row.bids[0][0]) for row in rows if isinstance(row, BookTop)]
+
+
+class TestAgainstAReference:
+    """The book beside a dictionary of decimals that knows everything, under any changes."""
+
+    @settings(max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+    @given(st.integers(0, 2**32), st.integers(1, 8), st.sampled_from([40, 700, 1500]))
+    def test_every_row_is_the_exchanges_book_as_far_as_it_is_known(self, seed: int, levels: int, depth: int) -> None:
+        """Snapshots are truncated, the market walks away from them, and fresh ones come late, early or not at all.
+
+        A row is never wrong at any place; it is shorter only while a fresh snapshot is wanted.
+        """
+        chance = Random(seed)
+        market = Reference(chance)
+        market.fill(2 * depth)
+        most = max(levels, depth // chance.choice([1, 2, 20]))
+        sync = spot(levels=levels, bucket_us=1, snapshot_depth=most)
+        pending: list[BookSnapshot] = []
+        feed(sync, snapshot(market.last_id, *market.best(most)))
+        short = refreshed = 0
+        for _ in range(60):
+            change = market.step(drift=depth // 8)
+            true = market.best(levels)
+            feed(sync, change)
+            assert not sync.needs_snapshot
+            for found, expected in zip(sync.book.top(levels), true, strict=True):
+                assert [(Decimal(p), Decimal(s)) for p, s in found] == [
+                    (Decimal(p), Decimal(s)) for p, s in expected[: len(found)]
+                ]
+                assert len(found) == len(expected) or sync._since is not None
+                short += len(found) < len(expected)
+            if sync.wants_refresh and chance.random() < 0.4:
+                if chance.random() < 0.5:
+                    pending.append(snapshot(market.last_id, *market.best(most)))  # it will be older than some changes
+                else:
+                    ahead = [market.step(drift=0) for _ in range(chance.randrange(3))]
+                    feed(sync, snapshot(market.last_id, *market.best(most)), *ahead)
+            while pending and chance.random() < 0.7:
+                feed(sync, pending.pop(0))
+            refreshed += not sync.wants_refresh
+        assert sync.refreshes <= 60
+        event(f"short rows: {short > 0}, refreshes: {min(sync.refreshes, 3)}, was whole: {refreshed > 0}")
+
+    def test_a_deep_book_is_the_same_however_it_is_kept(self) -> None:
+        """Many changes near and far, deletions of what is packed away, other spellings of a price, and pruning."""
+        seed = random_module.randrange(2**32)
+        print(f"seed {seed}")
+        chance = Random(seed)
+        for sign in (1, -1):
+            side = BookSide(sign)
+            levels = [(f"{n}.5", f"{chance.randrange(1, 99)}") for n in range(1, 5001)]
+            side.load(levels)
+            model = {Decimal(price): Decimal(size) for price, size in levels}
+            middle = 2500
+            for turn in range(3000):
+                price = middle + round(chance.gauss(0, 900)) if chance.random() < 0.3 else chance.randrange(1, 6000)
+                text = f"{max(1, price)}.5" + "0" * chance.choice([0, 0, 0, 1, 9])
+                size = chance.choice(["0", "0.00", "7", "0.1"])
+                side.put([(text, size)])
+                model[Decimal(text)] = Decimal(size)
+                if turn % 10 == 0:
+                    best = sorted((p for p in model if model[p]), reverse=sign > 0)
+                    count = chance.choice([1, 3, 20, 600])
+                    found = [(Decimal(p), Decimal(s)) for p, s in side.top(count)]
+                    assert found == [(p, model[p]) for p in best[:count]]
+                if turn % 100 == 0:
+                    if turn % 500 == 0:
+                        keep = max(200, len(best) - chance.randrange(300))
+                        side.keep_best(keep)
+                        model = {p: model[p] for p in best[:keep]}
+                    for p in sorted((p for p in model if model[p]), reverse=sign > 0)[: chance.randrange(700)]:
+                        side.put([(str(p), "0")])  # the market runs through the book
+                        model[p] = Decimal(0)
+                    if sum(map(bool, model.values())) < 1500:
+                        side.load(levels)
+                        model = {Decimal(price): Decimal(size) for price, size in levels}
+                    assert len(side) == sum(map(bool, model.values()))
+
+
+class Reference:
+    """An exchange's book, in decimals, that tells all of its changes."""
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+        self.last_id = 100
+        self.middle = 100_000
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+
+    def fill(self, depth: int) -> None:
+        for n in range(1, depth + 1):
+            self.bids[self.middle - n] = self._chance.randrange(1, 9)
+            self.asks[self.middle + n] = self._chance.randrange(1, 9)
+
+    def step(self, drift: int) -> BookDelta:
+        """Move the middle, set some levels, delete what it passes over."""
+        chance = self._chance
+        self.middle += chance.randrange(-drift, drift + 1) if drift else 0
+        sides = []
+        for side, sign in ((self.bids, -1), (self.asks, 1)):
+            changed = {price: 0 for price in side if sign * (price - self.middle) <= 0}
+            for _ in range(chance.randrange(6)):
+                price = self.middle + sign * int(1 + chance.expovariate(0.01))
+                changed[price] = chance.choice([0, chance.randrange(1, 9)])
+            for price, size in changed.items():
+                if size:
+                    side[price] = size
+                else:
+                    side.pop(price, None)
+            sides.append([(str(Decimal(price).scaleb(-2)), str(size)) for price, size in changed.items()])
+        first, self.last_id = self.last_id + 1, self.last_id + chance.randrange(1, 4)
+        return delta(first, self.last_id, *sides)
+
+    def best(self, count: int) -> tuple[list[Level], list[Level]]:
+        return tuple(  # type: ignore[return-value]
+            [(str(Decimal(price).scaleb(-2)), str(side[price])) for price in sorted(side, key=lambda p: s * p)[:count]]
+            for side, s in ((self.bids, -1), (self.asks, 1))
+        )
 
 
 class TestBookSide:
