@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar, final
 from urllib.parse import unquote
 
@@ -43,7 +42,7 @@ from collector.exchanges.base import (
     Request,
     Subscription,
 )
-from collector.exchanges.decode import require_signed, require_stream, volume
+from collector.exchanges.decode import require_levels, require_signed, require_stream, volume
 
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """An id or a time: it fits a LONG column."""
@@ -415,7 +414,7 @@ class Binance(Exchange):
         if type(body) is _RawTrade:
             return (_raw_trade(body, symbol, received_us),)
         if type(body) is _Depth:
-            return (_delta(body, symbol, received_us, frame),)
+            return (_delta(body, symbol, received_us),)
         if type(body) is _Kline:
             return (_kline(body, symbol, received_us),)
         if type(body) is _BookTicker:
@@ -446,7 +445,7 @@ class Binance(Exchange):
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
         answer = _read(_DEPTH, body, f"the order book of {symbol}")
-        _require_levels(answer.bids, answer.asks, body)
+        require_levels(answer.bids, answer.asks)
         time = microseconds(answer.transaction_time)
         return BookSnapshot(symbol, time, answer.last_id, answer.bids, answer.asks, received_us)
 
@@ -578,9 +577,9 @@ def _raw_trade(body: _RawTrade, symbol: str, received_us: int) -> Trade | OffBoo
     return Trade(symbol, time, price, volume, "sell" if body.buyer_is_maker else "buy", body.trade_id, received_us)
 
 
-def _delta(body: _Depth, symbol: str, received_us: int, frame: bytes | str) -> BookDelta:
+def _delta(body: _Depth, symbol: str, received_us: int) -> BookDelta:
     bids, asks = body.bids, body.asks
-    _require_levels(bids, asks, frame)
+    require_levels(bids, asks)
     if body.first_id > body.last_id:
         raise MessageError(f"A depth update of {symbol} ends before it begins ({body.first_id}, {body.last_id}).")
     # Spot has only E. Futures have T too, the matching engine's time: the clock of the trades' T, so that book rows and
@@ -734,24 +733,6 @@ def _require_decimals(*texts: str) -> None:
     for text in texts:
         if not _DECIMAL(text):
             raise MessageError(f"{text[:40]!r} is not a decimal number.")
-
-
-def _require_levels(bids: Sequence[Level], asks: Sequence[Level], message: bytes | str) -> None:
-    """Raise MessageError unless all prices and sizes of a book message are plain decimals.
-
-    In the message without its digits, a level is one of four short patterns. If there are as many as there are levels,
-    and no other arrays but the two that hold them, all is well; three scans of the message tell it in half the time of
-    looking at each number. Where they don't tell it, each number is looked at.
-    """
-    if isinstance(message, str):
-        message = message.encode()
-    count = len(bids) + len(asks)
-    shape = message.translate(None, b"0123456789")
-    found = shape.count(b'[".","."]')
-    if found != count:
-        found += shape.count(b'[".",""]') + shape.count(b'["","."]') + shape.count(b'["",""]')
-    if found != count or shape.count(b"[") != count + 2 or b'".' in message or b'."' in message or b'""' in message:
-        _require_decimals(*chain.from_iterable(bids), *chain.from_iterable(asks))
 
 
 def _client_frame(frame: str) -> _ClientFrame | None:

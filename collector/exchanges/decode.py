@@ -31,6 +31,7 @@ T = TypeVar("T")
 _LARGEST = 2**63 - 1
 _DIGITS = b"0123456789"
 _POINTS_AS_COMMAS = bytes.maketrans(b".", b",")
+_SIGNS = (b".", b",")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?").fullmatch
 _SIGNED = re.compile(r"-?[0-9]+(?:\.[0-9]+)?").fullmatch
 _PRICE_AND_SIZE = re.compile(r"[0-9]+(?:\.[0-9]+)? [0-9]+(?:\.[0-9]+)?").fullmatch
@@ -64,18 +65,19 @@ def require_levels(bids: Sequence[Level], asks: Sequence[Level]) -> None:
     Joined by commas and without its digits, a sound book is nothing but commas and single points, and with its digits
     no two of these are neighbours; that is told in a third of the time of looking at each number.
     """
-    texts = [*chain.from_iterable(bids), *chain.from_iterable(asks)]
-    if not texts:
+    count = 2 * (len(bids) + len(asks))
+    if not count:
         return
-    joined = f",{','.join(texts)},".encode(errors="replace")
+    joined = ",".join(chain.from_iterable(chain(bids, asks))).encode(errors="replace")
     shape = joined.translate(None, _DIGITS)
     if (
-        shape.strip(b".,")
-        or shape.count(b",") != len(texts) + 1
+        shape.translate(None, b".") != b"," * (count - 1)
         or b".." in shape
         or b",," in joined.translate(_POINTS_AS_COMMAS)
+        or joined.startswith(_SIGNS)
+        or joined.endswith(_SIGNS)
     ):
-        require_decimals(*texts)
+        require_decimals(*chain.from_iterable(chain(bids, asks)))
 
 
 def best(levels: Sequence[Level]) -> tuple[str | None, str | None]:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Annotated, Any, Literal, final
 
 import msgspec
@@ -239,8 +240,22 @@ _REFUSAL = msgspec.json.Decoder(_Refusal)
 
 def checksum(bids: Sequence[Level], asks: Sequence[Level]) -> int:
     """Return the checksum of a book: CRC32 of the ten best asks and bids, digits only, without leading zeros."""
-    text = "".join([number.replace(".", "").lstrip("0") for level in (*asks, *bids) for number in level])
-    return zlib.crc32(text.encode())
+    if len(_SUMMED) > _MOST_SUMMED:
+        _SUMMED.clear()
+    numbers = chain.from_iterable(chain(asks, bids))
+    return zlib.crc32("".join(map(_SUMMED.__getitem__, numbers)).encode())
+
+
+class _Summed(dict[str, str]):
+    """Numbers as the checksum has them: most of the best levels' were in the one before, too."""
+
+    def __missing__(self, number: str) -> str:
+        found = self[number] = number.replace(".", "").lstrip("0")
+        return found
+
+
+_SUMMED = _Summed()
+_MOST_SUMMED = 4096
 
 
 class Kraken(Exchange):
