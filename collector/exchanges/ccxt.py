@@ -42,6 +42,7 @@ class Ccxt:
     klines_open_at_previous_close = False
     trade_ids_ordered = False
     deepest_book = 20
+    snapshot_depth: int | None = None
     book_numbered = False
     book_checksum: Checksum | None = None
 
