@@ -151,7 +151,7 @@ class Feed:
         self._running = False
         self._ended = asyncio.Event()
         self._fetches: set[asyncio.Task[None]] = set()
-        self._owners: dict[str, Track] | None = None
+        self._owners: dict[str, list[Track]] | None = None
         self._latency = LatencyWindow()
         self._newest_us: int | None = None
         self._newest_s = 0.0
@@ -408,12 +408,12 @@ class Feed:
             tracks = [link.asking]
             link.answered()
         elif event.channel is not None:
-            owner = self._channel_owners().get(event.channel)
-            tracks = [] if owner is None else [owner]
+            tracks = self._channel_owners().get(event.channel, [])
         elif event.request_id in link.plan.request_ids:
             frame = link.plan.frames[link.plan.request_ids.index(event.request_id)]
             owners = self._channel_owners()
-            tracks = [owners[name] for name in self._exchange.channels_asked(link.plan.path, frame) if name in owners]
+            asked = self._exchange.channels_asked(link.plan.path, frame)
+            tracks = list({id(track): track for name in asked for track in owners.get(name, ())}.values())
         elif event.request_id is None and not link.plan.request_ids:
             # The exchange numbers no requests: it may mean any that has brought nothing.
             tracks = [track for track in link.tracks if not track.delivers and track.state != "rejected"]
@@ -424,7 +424,7 @@ class Feed:
             reason=event.message,
             symbols=sorted({track.symbol for track in tracks})[:20],
         )
-        if len(tracks) > 1:
+        if len(tracks) > 1 and event.channel is None:
             link.ask_singly(tracks)
             return
         for track in tracks:
@@ -433,10 +433,11 @@ class Feed:
 
     def _owner(self, payload: bytes) -> Track | None:
         channel = self._exchange.channel_of(payload)
-        return None if channel is None else self._channel_owners().get(channel)
+        owners = [] if channel is None else self._channel_owners().get(channel, [])
+        return owners[0] if owners else None
 
-    def _channel_owners(self) -> dict[str, Track]:
-        """Return which track each channel feeds; worked out only when something goes wrong."""
+    def _channel_owners(self) -> dict[str, list[Track]]:
+        """Return which tracks each channel feeds; worked out only when something goes wrong."""
         if self._owners is None:
             self._owners = {}
             for subscription, track in self._tracks.items():
@@ -445,7 +446,7 @@ class Feed:
                 for plan in self._exchange.plan([subscription], raw_trades=self._raw_trades):
                     for frame in (None, *plan.frames):
                         for channel in self._exchange.channels_asked(plan.path, frame):
-                            self._owners[channel] = track
+                            self._owners.setdefault(channel, []).append(track)
         return self._owners
 
     def _observed(self, track: Track, newest_us: int) -> None:

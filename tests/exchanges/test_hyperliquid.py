@@ -405,3 +405,19 @@ def test_volumes() -> None:
     assert HL.next_volumes_request(request, spot) is None
     with pytest.raises(MessageError, match="volumes"):
         HL.parse_volumes(b'"Failed to deserialize"')
+
+
+def test_a_refused_perpetual_is_refused_in_both_streams_of_its_channel(play: Any) -> None:
+    """Funding and open interest come on one channel: where it is refused both are, and the other coin's go on."""
+    asked = [Subscription(stream, name) for name in ("BTC_USDC", "ETH_USDC") for stream in ("funding", "open_interest")]
+    exchange = Hyperliquid([Listing("BTC_USDC", "BTC", "BTC", "USDC"), Listing("ETH_USDC", "ETH", "ETH", "USDC")])
+    refusal = push("error", 'Invalid subscription {"type":"activeAssetCtx","coin":"ETH"}')
+    collected = play(exchange, asked, [refusal, push("activeAssetCtx", CONTEXT)])
+    assert {(gap.symbol, gap.stream, gap.cause) for gap in collected.gaps} == {
+        ("ETH_USDC", "funding", "rejected"),
+        ("ETH_USDC", "open_interest", "rejected"),
+    }
+    assert {stream: [event.symbol for event in events] for stream, events in collected.events.items()} == {
+        "funding": ["BTC_USDC"],
+        "open_interest": ["BTC_USDC"],
+    }
