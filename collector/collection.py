@@ -43,6 +43,7 @@ from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
 from collector.storage.csv_log import Commit, Released
 from collector.storage.cursor import CursorUnreadable, load_cursor
+from collector.storage.dormant import End
 from collector.storage.files import Files
 from collector.storage.replicator import Replicator
 from collector.streams import GAPS, KLINES, ORDERBOOK, PRICES, Stream, stream_of
@@ -454,7 +455,7 @@ class Collection:
             self.session.status(),
             directory=self.session.directory,
             feed=self._feed.status() if self._feed is not None else None,
-            delivery=replicator.status().sessions.get(session_id) if replicator is not None else None,
+            delivery=replicator.delivery(session_id) if replicator is not None else None,
             file_rows=self._file_rows(),
             gaps=self.session.ledger.entries(),
             rates=self._rates,
@@ -482,6 +483,15 @@ def files_of(directory: Path, manifest: Manifest) -> LogFiles:
     """Return the files of a session that does not run, as its manifest lists them."""
     return [
         (stream, record.symbol, directory / record.path)
+        for record in manifest.files
+        if (stream := stream_of(record.stream, manifest.book_levels)) is not None
+    ]
+
+
+def ends_of(directory: Path, manifest: Manifest) -> list[End]:
+    """Return where the files of a session that is over end, by its manifest."""
+    return [
+        End(stream, record.symbol, directory / record.path, record.next_seq - 1)
         for record in manifest.files
         if (stream := stream_of(record.stream, manifest.book_levels)) is not None
     ]

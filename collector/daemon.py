@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from collector.api.server import ApiServer
 from collector.clock import Clock, ClockStep, StepDetector, SystemClock
-from collector.collection import Collection, Parts, facts_of, files_of, plan_repair
+from collector.collection import Collection, Parts, ends_of, facts_of, files_of, plan_repair
 from collector.config import Config, warnings_of
 from collector.control_server import Command, ControlServer, Progress
 from collector.daemon_lock import DaemonLock
@@ -48,6 +48,7 @@ from collector.session.session import (
 )
 from collector.simulated import SimulatedExchange
 from collector.status import DaemonStatus, QuestDBStatus, SessionStatus
+from collector.storage.dormant import FindFiles
 from collector.storage.files import OperatingSystem
 from collector.storage.replicator import Replicator
 from collector.storage.session_replica import SessionReplica
@@ -245,7 +246,7 @@ class Daemon:
         """Resume or close what an earlier daemon left behind, and deliver what it had not delivered."""
         for path in sorted(self._data_dir.glob("session_*/session.json")):
             try:
-                manifest = load_manifest(path.parent)
+                manifest = await asyncio.to_thread(load_manifest, path.parent)
                 await self._take_up(path.parent, manifest)
             except CollectorError as error:
                 self._log.error("data_collection.session_not_taken_up", path=str(path.parent), reason=str(error))
@@ -275,7 +276,12 @@ class Daemon:
             if not closed and not manifest.recording:
                 self._resume_soon(manifest)
                 return
-        self._deliver(directory, manifest)
+        if manifest.state in FINAL and self._replicator is not None:
+            self._replicator.add_ended(
+                manifest.session_id, manifest.exchange, directory, ends_of(directory, manifest), _finder(directory)
+            )
+        else:
+            self._deliver(directory, manifest)
 
     def _deliver(self, directory: Path, manifest: Manifest) -> None:
         """Have a session that is not running delivered: what its cursor lacks, whoever wrote it."""
@@ -283,6 +289,8 @@ class Daemon:
             self._replicator.add_session(
                 manifest.session_id, manifest.exchange, directory, files_of(directory, manifest)
             )
+            if manifest.state in FINAL:
+                self._replicator.over(manifest.session_id, _finder(directory))
 
     def _resume_soon(self, manifest: Manifest) -> None:
         if self._tasks is not None:
@@ -326,8 +334,14 @@ class Daemon:
             self._replicator.add_session(
                 manifest.session_id, manifest.exchange, collection.session.directory, collection.log_files()
             )
-        self._tasks.create_task(collection.run())
+        self._tasks.create_task(self._run(collection))
         return collection
+
+    async def _run(self, collection: Collection) -> None:
+        await collection.run()
+        session = collection.session
+        if self._replicator is not None and session.state in FINAL:
+            self._replicator.over(session.session_id, _finder(session.directory))
 
     def _configured_url(self, exchange: str) -> str:
         endpoint = self.config.exchange.get(exchange)
@@ -530,7 +544,7 @@ class Daemon:
                 f"Not all rows have reached QuestDB: {status.reason or status.state.value}.",
                 hint="They are sent as soon as it takes them; `collector status` shows how far it is.",
             )
-        facts = self._replicator.status().sessions.get(session_id)
+        facts = self._replicator.delivery(session_id)
         return {
             "session_id": session_id,
             "rows": facts.acknowledged_rows if facts else 0,
@@ -612,6 +626,11 @@ class Daemon:
             starting=not self._database.starts and self._database.mode == "embedded" and not self._database.reason,
             now_us=self._clock.now_us(),
         )
+
+
+def _finder(directory: Path) -> FindFiles:
+    """Return what says which files a session has, by its manifest at that time."""
+    return lambda: files_of(directory, load_manifest(directory))
 
 
 def _open_files() -> int | None:

@@ -153,8 +153,11 @@ class Courier:
 
     def held(self, session_id: str, spans: Sequence[Span]) -> set[LaneKey]:
         """Return whose spans QuestDB has for certain: verified, and every row shown by its table now, or refused."""
+        if not self._connected:
+            return set()
+        self.outbox.wake(session_id)
         session = self.outbox.sessions.get(session_id)
-        if session is None or not self._connected:
+        if session is None:
             return set()
         found: set[LaneKey] = set()
         try:

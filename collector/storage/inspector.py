@@ -20,7 +20,7 @@ from collector.storage.checks import (
     read_facts,
     rewind_of,
 )
-from collector.storage.cursor import START
+from collector.storage.cursor import START, ServerMark
 from collector.storage.delivery import EventLog
 from collector.storage.outbox import Outbox
 from collector.storage.questdb import Transport
@@ -51,6 +51,7 @@ class Inspector:
         self.oldest_us: dict[str, int | None] = {}
         self.rewinds = 0
         self._directories: dict[str, str] = {}
+        self._seen: ServerMark | None = None
         self._transport = transport
         self._outbox = outbox
         self._streams = streams
@@ -75,9 +76,11 @@ class Inspector:
         self.oldest_us = {name: oldest_kept_us(table, now_us) for name, table in facts.tables.items()}
         self.faults = faults
         self._leave_stale_connection(facts)
+        self._wake_sessions(facts)
         self._rewind(facts, resumed)
         self._verify(facts)
         self._seal(facts)
+        self._outbox.lay_down()
 
     def applied(self, tables: Iterable[str]) -> bool:
         """Tell whether everything that these tables took is visible in them; False too where they are not the same.
@@ -109,6 +112,20 @@ class Inspector:
         if self._directories != directories:
             self._transport.close()
         self._directories = directories
+
+    def _wake_sessions(self, facts: ServerFacts) -> None:
+        """Look after sessions again that were over, where their tables are not those that had their rows."""
+        seen, self._seen = self._seen, mark_of(facts)
+        unchanged = seen is not None and seen.instance == facts.instance and seen.tables.keys() == facts.tables.keys()
+        if seen is not None and unchanged:
+            unchanged = all(
+                table.directory == seen.tables[name].directory and table.transaction >= seen.tables[name].transaction
+                for name, table in facts.tables.items()
+            )
+        fresh = self._outbox.take_fresh()
+        for dormant in fresh if unchanged else list(self._outbox.dormant.values()):
+            if any(rewind_of(dormant.mark, facts, table)[0] is Rewind.TO_START for table in dormant.tables):
+                self._outbox.wake(dormant.session_id)
 
     def _refuse_old_server(self) -> None:
         version = self._transport.version()

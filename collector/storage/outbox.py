@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from collector.clock import Clock
+from collector.errors import CollectorError
 from collector.storage.batches import Lane
 from collector.storage.cursor import (
+    CURSOR_FILE,
     START,
     Cursor,
     CursorUnreadable,
@@ -18,6 +20,7 @@ from collector.storage.cursor import (
     save_cursor,
 )
 from collector.storage.delivery import Commit, EventLog, SessionDelivery
+from collector.storage.dormant import Dormant, End, FindFiles, is_whole
 from collector.storage.files import Files
 from collector.storage.rejected import RejectedRows
 from collector.storage.segments import Durable, LogDamaged
@@ -70,6 +73,9 @@ class Outbox:
     def __init__(self, *, files: Files, clock: Clock, log: EventLog) -> None:
         self.sessions: dict[str, OutboxSession] = {}
         self.waiting: dict[str, dict[Lane, None]] = {}
+        self.dormant: dict[str, Dormant] = {}
+        self._fresh: list[Dormant] = []
+        self._over: dict[str, FindFiles] = {}
         self._files = files
         self._clock = clock
         self._log = log
@@ -87,12 +93,9 @@ class Outbox:
         """Begin with a session, where its cursor says; twice is harmless."""
         if session_id in self.sessions:
             return
+        self.dormant.pop(session_id, None)
         session = OutboxSession(session_id, exchange, directory, self._files)
-        try:
-            cursor = load_cursor(directory, session_id)
-        except CursorUnreadable as error:
-            self._log.warning("replicator.cursor_refused", session_id=session_id, reason=str(error))
-            cursor = None
+        cursor = self._load_cursor(session_id, directory)
         if cursor is not None:
             session.mark = cursor.server
             session.saved = {(file.stream, file.symbol): file for file in cursor.files}
@@ -101,6 +104,92 @@ class Outbox:
         except OSError as error:
             self._log.warning("replicator.rejected_unreadable", session_id=session_id, reason=str(error))
         self.sessions[session_id] = session
+
+    def _load_cursor(self, session_id: str, directory: Path) -> Cursor | None:
+        try:
+            return load_cursor(directory, session_id)
+        except CursorUnreadable as error:
+            self._log.warning("replicator.cursor_refused", session_id=session_id, reason=str(error))
+            return None
+
+    def add_ended(self, session_id: str, exchange: str, directory: Path, ends: Sequence[End], files: FindFiles) -> None:
+        """Begin with a session that is over: where all of it was found in the tables, without opening any file."""
+        if session_id in self.sessions or session_id in self.dormant:
+            return
+        cursor = self._load_cursor(session_id, directory)
+        try:
+            whole = cursor is not None and is_whole(directory, cursor, ends, CURSOR_FILE)
+        except OSError:
+            whole = False  # a file is gone: whoever reads it says so
+        if cursor is None or cursor.server is None or not whole:
+            self._begin_again(session_id, exchange, directory, files)
+            return
+        tables = frozenset(end.stream.table for end in ends if end.last_seq)
+        delivery = SessionDelivery(acknowledged_rows=sum(file.acknowledged.seq for file in cursor.files))
+        self._lay_down(Dormant(session_id, exchange, directory, cursor.server, tables, files, delivery))
+
+    def over(self, session_id: str, files: FindFiles) -> None:
+        """Take note that a session gets no more rows: it is laid down once all of them were found in the tables."""
+        if session_id in self.sessions:
+            self._over[session_id] = files
+
+    def wake(self, session_id: str) -> None:
+        """Look after a session again that was laid down; nothing where it was not."""
+        dormant = self.dormant.pop(session_id, None)
+        if dormant is not None:
+            self._begin_again(session_id, dormant.exchange, dormant.directory, dormant.files)
+
+    def _begin_again(self, session_id: str, exchange: str, directory: Path, files: FindFiles) -> None:
+        self.add_session(session_id, exchange, directory)
+        try:
+            for stream, symbol, path in files():
+                self.add_file(session_id, stream, symbol, path)
+        except CollectorError as error:
+            self._log.error("replicator.session_unreadable", session_id=session_id, reason=str(error))
+        self._over[session_id] = files
+
+    def lay_down(self) -> None:
+        """Let go of the sessions that are over and of which every row was found in its table."""
+        for session_id, files in list(self._over.items()):
+            session = self.sessions.get(session_id)
+            if session is None:
+                del self._over[session_id]
+            elif (
+                session.mark is not None
+                and session.lanes
+                and all(self._is_done(lane) for lane in session.lanes.values())
+            ):
+                self._retire(session, session.mark, files)
+
+    def take_fresh(self) -> list[Dormant]:
+        """Return what was laid down since the last call and still is."""
+        fresh, self._fresh = self._fresh, []
+        return [dormant for dormant in fresh if self.dormant.get(dormant.session_id) is dormant]
+
+    def _retire(self, session: OutboxSession, mark: ServerMark, files: FindFiles) -> None:
+        for lane in session.lanes.values():
+            if lane.verified != lane.acknowledged:  # what came last was refused, so nothing of it is to be found
+                lane.verified, session.unsaved = lane.acknowledged, True
+        if session.unsaved or not session.saved:
+            self._save(session)
+        if session.unsaved:
+            return
+        tables = frozenset(lane.stream.table for lane in session.lanes.values() if lane.acknowledged.seq)
+        self.remove_session(session.session_id)
+        self._lay_down(
+            Dormant(
+                session.session_id, session.exchange, session.directory, mark, tables, files,
+                session.delivery(),
+            )
+        )  # fmt: skip
+
+    def _lay_down(self, dormant: Dormant) -> None:
+        self.dormant[dormant.session_id] = dormant
+        self._fresh.append(dormant)
+
+    def _is_done(self, lane: Lane) -> bool:
+        waiting = lane in self.waiting.get(lane.stream.table, {})
+        return not (waiting or lane.problem or lane.sealed is not None or lane.window.rows)
 
     def add_file(self, session_id: str, stream: Stream, symbol: str | None, path: Path) -> None:
         """Begin with a file; what stands in it in whole lines counts as durable, unless commits say how far it is."""
@@ -112,6 +201,7 @@ class Outbox:
 
     def commit(self, session_id: str, commits: Sequence[Commit]) -> None:
         """Take note of what became durable."""
+        self.wake(session_id)
         for commit in commits:
             lane = self._lane(session_id, commit.file.stream, commit.file.symbol, commit.file.path)
             if lane is not None:
@@ -122,6 +212,8 @@ class Outbox:
 
     def remove_session(self, session_id: str) -> None:
         """Save a session's cursor and forget it."""
+        self._over.pop(session_id, None)
+        self.dormant.pop(session_id, None)
         session = self.sessions.pop(session_id, None)
         if session is None:
             return
@@ -132,6 +224,7 @@ class Outbox:
 
     def rewind(self, session_id: str, from_seq: int, keys: Iterable[LaneKey] | None) -> None:
         """Send a session's rows again from this ``seq`` of each file on."""
+        self.wake(session_id)
         session = self.sessions.get(session_id)
         if session is None:
             return

@@ -20,6 +20,7 @@ from collector.errors import CollectorError
 from collector.storage.batches import Lane
 from collector.storage.courier import Courier
 from collector.storage.delivery import Commit, EventLog, ReplicatorStatus, SessionDelivery, State
+from collector.storage.dormant import End, FindFiles
 from collector.storage.files import Files
 from collector.storage.inspector import RepairTables
 from collector.storage.outbox import LaneKey, Outbox
@@ -143,6 +144,31 @@ class Replicator:
             self._courier.check_soon()
 
         self._post(add)
+
+    def add_ended(self, session_id: str, exchange: str, directory: Path, ends: Iterable[End], files: FindFiles) -> None:
+        """Begin with a session that is over; one that was delivered and found in the tables costs next to nothing.
+
+        Args:
+            ends: where each of its files ends.
+            files: says which files there are, where they have to be looked at after all; called in the delivery thread.
+        """
+        ends = tuple(ends)
+
+        def add() -> None:
+            self._outbox.add_ended(session_id, exchange, directory, ends, files)
+            if session_id in self._outbox.sessions:
+                self._courier.check_soon()
+
+        self._post(add)
+
+    def over(self, session_id: str, files: FindFiles) -> None:
+        """Take note that a session gets no more rows; ``files`` as for ``add_ended``."""
+        self._post(lambda: self._outbox.over(session_id, files))
+
+    def delivery(self, session_id: str) -> SessionDelivery | None:
+        """Return how a session's delivery stands, as of a moment ago; None where nobody looks after it."""
+        dormant = self._outbox.dormant.get(session_id)
+        return dormant.delivery if dormant is not None else self._status.sessions.get(session_id)
 
     def remove_session(self, session_id: str) -> None:
         """Save a session's cursor and forget the session."""
@@ -292,7 +318,7 @@ class Replicator:
     def _is_acknowledged(self, waiter: _Waiter) -> bool:
         session = self._outbox.sessions.get(waiter.session_id)
         if session is None:
-            return False
+            return waiter.session_id in self._outbox.dormant
         if waiter.wanted is None:
             waiter.wanted = {key: lane.reader.durable.last_seq for key, lane in session.lanes.items()}
         for key, seq in list(waiter.wanted.items()):

@@ -76,6 +76,37 @@ def test_04_a_database_that_hangs_delays_no_flush(
     assert finish(collector, database, market, directory).problems == []
 
 
+def test_11_a_table_is_dropped_after_its_sessions_were_over(database: Database, daemon: MakeDaemon) -> None:
+    """The next daemon opens no file of sessions that were delivered, until a table that lacks their rows shows up."""
+    collector = daemon()
+    directories = [write_session(collector.data_dir / f"session_over-{number}", 500) for number in range(3)]
+
+    def rows() -> dict[str, int]:
+        sql = "select session_id, count() from tick_prices where session_id ~ '^over-' group by session_id"
+        return {str(name): int(count) for name, count in database.query(sql)}
+
+    def opened() -> list[str]:
+        links = (Path(f"/proc/{collector.pid}/fd")).iterdir()
+        return [str(link.readlink()) for link in links if link.is_symlink() and "session_over-" in str(link.readlink())]
+
+    whole = {f"over-{number}": 500 for number in range(3)}
+    collector.start()
+    wait_until(lambda: rows() == whole, "the rows")
+    wait_until(lambda: not opened(), "the sessions to be laid down")
+    assert collector.terminate() == 0
+    read_ns = [(directory / "BTC_USDT" / "prices.csv").stat().st_atime_ns for directory in directories]
+    collector.start()
+    wait_until(lambda: collector.status()["questdb"]["state"] == "LIVE", "the replica to be live")
+    assert collector.status()["questdb"]["acknowledged_rows"] == 0
+    assert (opened(), collector.status()["questdb"]["lag_rows"]) == ([], 0)
+    assert [(directory / "BTC_USDT" / "prices.csv").stat().st_atime_ns for directory in directories] == read_ns
+    assert not collector.ask("verify", session="over-1")["problems"]
+
+    database.query("drop table tick_prices")
+    collector.run("db", "migrate", "--repair", "--yes")
+    wait_until(lambda: rows() == whole, "the rows again")
+
+
 def test_13_the_disk_of_the_database_is_full(
     daemon: MakeDaemon, exchange: MakeExchange, small_disk: Callable[[int], Disk], tmp_path: Path
 ) -> None:
