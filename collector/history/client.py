@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, TypeVar
 from collector.clock import Clock
 from collector.errors import CollectorError, ConnectionLost, ExchangeRefused, MessageError, SourceRefused
 from collector.exchanges.base import Request
-from collector.exchanges.candle_sources.base import HistorySource
+from collector.exchanges.candle_sources.base import HistorySource, SourceLimits
 from collector.exchanges.candle_sources.walk import Pages
 from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, Verdict, stay_away_s
@@ -37,6 +37,7 @@ class HistoryClient:
     Args:
         addresses: for sources by name, an address in place of their own.
         live: what live feeds are allowed, by address: history takes from the same budgets and obeys the same bans.
+        limits: for sources by name, limits in place of the public ones, for who is allowed more.
         attempts: how often a request is sent before its failure is raised.
         patience_s: the longest that a source's wish to be left alone is waited for, in seconds; a longer one is raised
             at once.
@@ -53,6 +54,7 @@ class HistoryClient:
         clock: Clock,
         addresses: Mapping[str, str] | None = None,
         live: Mapping[str, Allowance] | None = None,
+        limits: Mapping[str, SourceLimits] | None = None,
         attempts: int = 6,
         patience_s: float = 300,
         backoff_initial_s: float = 1,
@@ -68,6 +70,7 @@ class HistoryClient:
         self._clock = clock
         self._addresses = dict(addresses or {})
         self._live: Mapping[str, Allowance] = {} if live is None else live
+        self._limits = dict(limits or {})
         self._attempts = attempts
         self._patience_s = patience_s
         self._backoff_s = backoff_initial_s, backoff_cap_s
@@ -137,7 +140,7 @@ class HistoryClient:
                 wait_s = stay_away_s(error)
                 if isinstance(error, SourceRefused) and error.reason == "rate_limit" and wait_s is None:
                     # Said in the body of a good answer: nobody else at this address must ask either.
-                    wait_s = source.limits.per_s
+                    wait_s = self._limits_of(source).per_s
                     self._host(source).budget.rest_ban.extend(wait_s)
                 if not _passes(error) or attempt >= self._attempts or (wait_s or 0) > self._patience_s:
                     raise
@@ -155,7 +158,7 @@ class HistoryClient:
         address = self._address(source)
         host = self._hosts.get(address)
         if host is None:
-            limits = source.limits
+            limits = self._limits_of(source)
             budget = Budget(
                 limits.weight,
                 limits.per_s,
@@ -175,6 +178,9 @@ class HistoryClient:
             )
             host = self._hosts[address] = _Host(rest, budget)
         return host
+
+    def _limits_of(self, source: HistorySource) -> SourceLimits:
+        return self._limits.get(source.name, source.limits)
 
     def _address(self, source: HistorySource) -> str:
         return (self._addresses.get(source.name) or source.rest_url).rstrip("/")

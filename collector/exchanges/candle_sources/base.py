@@ -15,7 +15,7 @@ import msgspec
 from collector.errors import MessageError, SourceRefused, UnknownName
 from collector.exchanges.base import Listing, Request
 from collector.exchanges.candle_sources.intervals import INTERVALS_US, bucket_start
-from collector.exchanges.decode import UNREADABLE, require_decimals
+from collector.exchanges.decode import UNREADABLE, require_all_decimals
 
 SECOND_US = 1_000_000
 _LARGEST_US = 2**63 - 1
@@ -232,8 +232,7 @@ class CandleSource(HistorySource):
         except UNREADABLE_FIELDS as error:
             reason = f"{type(error).__name__}: {error}"[:200]
             raise MessageError(f"An answer of {self.name} with candles cannot be read: {reason}.") from error
-        for candle in ordered:
-            _require_sound(candle, interval, self.name)
+        _require_sound(ordered, interval, self.name)
         return CandlePage(ordered, oldest_us)
 
 
@@ -250,7 +249,7 @@ def text(value: object) -> str:
 
     A number may come as JSON's number or as text; an exponent is written out, without changing the value.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if type(value) is not str and type(value) is not int:
         raise TypeError(f"{str(value)[:40]!r} is not a number")
     digits = str(value)
     if "e" in digits or "E" in digits:
@@ -267,7 +266,7 @@ def time_us(value: object, unit_us: int) -> int:
     Raises:
         TypeError, ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if type(value) is not str and type(value) is not int:
         raise TypeError(f"{str(value)[:40]!r} is not a time")
     number = int(value) * unit_us
     if not 0 <= number <= _LARGEST_US:
@@ -275,12 +274,16 @@ def time_us(value: object, unit_us: int) -> int:
     return number
 
 
-def _require_sound(candle: HistoryCandle, interval: str, source: str) -> None:
+def _require_sound(candles: Sequence[HistoryCandle], interval: str, source: str) -> None:
     """Raise MessageError where a candle's numbers are none, or its bucket does not start where buckets do."""
-    sums = (candle.volume, candle.quote_volume, candle.taker_buy_volume, candle.taker_buy_quote_volume)
-    require_decimals(candle.open, candle.high, candle.low, candle.close, *(text for text in sums if text is not None))
-    if candle.start_us != bucket_start(candle.start_us, interval):
-        raise MessageError(f"A {interval} candle of {source} starts at {candle.start_us} µs, where no bucket does.")
+    digits: list[str] = []
+    for candle in candles:
+        if candle.start_us != bucket_start(candle.start_us, interval):
+            raise MessageError(f"A {interval} candle of {source} starts at {candle.start_us} µs, where no bucket does.")
+        digits += (candle.open, candle.high, candle.low, candle.close)
+        sums = candle.volume, candle.quote_volume, candle.taker_buy_volume, candle.taker_buy_quote_volume
+        digits += [one for one in sums if one is not None]
+    require_all_decimals(digits)
 
 
 def length_us(interval: str) -> int:
