@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -508,3 +509,20 @@ def test_volumes() -> None:
     assert COINBASE.parse_volumes(body) == {"BTC-USD": Decimal(10), "OLD-USD": 0}
     with pytest.raises(MessageError, match="too many"):
         COINBASE.parse_volumes(b'{"message":"too many"}')
+
+
+def test_recorded_quotes(recorded: Any) -> None:
+    """Every quote of the recording is read; bids are below asks, and numbers and times never go back."""
+    frames = [frame for _, frame in recorded.frames(RECORDING) if b'"type":"ticker"' in frame]
+    natives = {found[1].decode() for frame in frames if (found := re.search(rb'"product_id":"([^"]+)"', frame))}
+    exchange = Coinbase([Listing(native.replace("-", "_"), native, *native.split("-")) for native in natives])
+    quotes: dict[str, list[Ticker]] = {}
+    for frame in frames:
+        for event in exchange.parse(frame, RECEIVED):
+            assert isinstance(event, Ticker)
+            quotes.setdefault(event.symbol, []).append(event)
+    assert sum(map(len, quotes.values())) == 107
+    for of_symbol in quotes.values():
+        assert all(Decimal(one.bid or 0) < Decimal(one.ask or "Infinity") for one in of_symbol)
+        order = [(one.update_id or 0, one.timestamp_us) for one in of_symbol]
+        assert order == sorted(order)
