@@ -7,7 +7,7 @@ Prices and sizes are passed on as the exchange wrote them, once they are known t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar, final
 from urllib.parse import unquote
@@ -493,6 +493,21 @@ class Binance(Exchange):
             for row in answer
         ]
 
+    def poll_requests(self, subscriptions: Sequence[Subscription]) -> Sequence[Request]:
+        return [
+            Request(f"{self._api}/openInterest", {"symbol": self._native(subscription.symbol)})
+            for subscription in subscriptions
+            if subscription.stream == "open_interest"
+        ]
+
+    def parse_poll(self, request: Request, body: bytes, received_us: int) -> Sequence[Event]:  # noqa: ARG002  it says whose
+        answer = _read(_OPEN_INTEREST, body, "open interest")
+        _require_decimals(answer.amount)
+        symbol = self.symbol_of.get(answer.native)
+        if symbol is None:
+            return ()
+        return (OpenInterest(symbol, microseconds(answer.time), answer.amount, None, received_us, "rest"),)
+
     def volumes_request(self) -> Request | None:
         return Request(f"{self._api}/ticker/24hr", weight=self._volumes_weight)
 
@@ -638,20 +653,6 @@ def _liquidation(order: _ForcedOrder, symbol: str, received_us: int) -> Liquidat
     volume = order.filled if order.filled.strip("0.") else order.quantity
     _require_decimals(order.price, volume)
     return Liquidation(symbol, microseconds(order.time), order.price, volume, _SIDES[order.side], received_us)
-
-
-def read_open_interest(body: bytes, symbol_of: Mapping[str, str], received_us: int) -> Sequence[Event]:
-    """Read the answer to ``openInterest``: one contract's, in the unit of its trades. Futures only.
-
-    Raises:
-        MessageError: it is none.
-    """
-    answer = _read(_OPEN_INTEREST, body, "open interest")
-    _require_decimals(answer.amount)
-    symbol = symbol_of.get(answer.native)
-    if symbol is None:
-        return ()
-    return (OpenInterest(symbol, microseconds(answer.time), answer.amount, None, received_us, "rest"),)
 
 
 def microseconds(time: int) -> int:

@@ -7,11 +7,9 @@ kline, markPrice, forceOrder); the old path without one still connects and ackno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from collector.events import BookDelta, BookSnapshot, Event
-from collector.exchanges.base import BookRule, Limits, Request, Subscription
-from collector.exchanges.binance import STREAMS, Binance, read_open_interest
+from collector.events import BookDelta, BookSnapshot
+from collector.exchanges.base import BookRule, Limits
+from collector.exchanges.binance import STREAMS, Binance
 from collector.exchanges.decode import require_stream
 
 
@@ -80,16 +78,6 @@ class BinanceFutures(Binance):
 
     def book_rule(self) -> BookRule:
         return FuturesBookRule()
-
-    def poll_requests(self, subscriptions: Sequence[Subscription]) -> Sequence[Request]:
-        return [
-            Request(f"{self._api}/openInterest", {"symbol": self._native(subscription.symbol)})
-            for subscription in subscriptions
-            if subscription.stream == "open_interest"
-        ]
-
-    def parse_poll(self, request: Request, body: bytes, received_us: int) -> Sequence[Event]:  # noqa: ARG002
-        return read_open_interest(body, self.symbol_of, received_us)
 
     def _path(self, stream: str, raw_trades: bool) -> str:
         require_stream(stream, self.streams)

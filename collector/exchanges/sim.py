@@ -1,11 +1,11 @@
-"""The built-in simulated exchange: Binance spot's dialect under a name of its own, on loopback.
+"""The built-in simulated exchange: Binance spot's dialect, with the contracts' streams, under a name of its own.
 
-Everything that is collected from it says ``exchange=sim``, so that nobody takes it for a market.
+It is on loopback, and everything that is collected from it says ``exchange=sim``, so that nobody takes it for a market.
 """
 
 from __future__ import annotations
 
-from collector.exchanges.binance import Binance
+from collector.exchanges.binance import STREAMS, Binance
 
 
 class Sim(Binance):
@@ -14,4 +14,6 @@ class Sim(Binance):
     name = "sim"
     ws_url = "ws://127.0.0.1:8765"
     rest_url = "http://127.0.0.1:8765"
+    streams = (*STREAMS, "funding", "open_interest", "liquidations")
+    polled_streams = ("open_interest",)
     candle_source = "binance"

@@ -9,7 +9,7 @@ import msgspec
 
 from collector.sim import dialect
 from collector.sim.faults import Fault
-from collector.sim.market import GENESIS_US, INTERVALS_US, Instrument, Market
+from collector.sim.market import GENESIS_US, INTERVALS_US, SECOND_US, Instrument, Market
 
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
 _REFUSALS_BEFORE_BAN = 10
@@ -119,6 +119,10 @@ class Answers:
             return self._trades(params, now_us)
         if path == "/api/v3/klines":
             return await self._klines(params, now_us)
+        if path == "/api/v3/openInterest":
+            second_us = now_us // SECOND_US * SECOND_US
+            instrument = self._instrument(params)
+            return Reply(200, dialect.open_interest(instrument, instrument.open_interest(now_us), second_us))
         if path == "/api/v3/ticker/24hr":
             return await self._day(now_us)
         raise Refused(-1, f"There is no {path}.", 404)

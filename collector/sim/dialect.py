@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from collector.sim.market import Book, Diff, Fold, Instrument, Print, first_raw_id, raw_lots
+from collector.sim.market import Book, Diff, Fold, Forced, Instrument, Mark, Print, decimal_text, first_raw_id, raw_lots
 
 _BOOLEANS = ("false", "true")
 
@@ -53,6 +53,38 @@ def book_ticker(instrument: Instrument, book: Book) -> str:
         f'"b":"{instrument.price_text(bid)}","B":"{instrument.lot_text(bid_lots)}",'
         f'"a":"{instrument.price_text(ask)}","A":"{instrument.lot_text(ask_lots)}"}}'
     )
+
+
+def mark_price(instrument: Instrument, mark: Mark, time_us: int) -> str:
+    """Write a message of ``@markPrice@1s``, as USD-M futures send it."""
+    native, price = instrument.native, instrument.price_text
+    return (
+        f'{{"e":"markPriceUpdate","E":{time_us // 1000},"s":"{native}","p":"{price(mark.mark_ticks)}",'
+        f'"i":"{price(mark.index_ticks)}","P":"{price(mark.mark_ticks)}","r":"{rate_text(mark.rate)}",'
+        f'"T":{mark.next_us // 1000}}}'
+    )
+
+
+def rate_text(rate: int) -> str:
+    """Write a rate of so many hundred-millionths."""
+    return f"{'-' if rate < 0 else ''}{decimal_text(abs(rate), 8)}"
+
+
+def forced_order(instrument: Instrument, forced: Forced) -> str:
+    """Write a message of ``@forceOrder``, as USD-M futures send it."""
+    price, size = instrument.price_text(forced.ticks), instrument.lot_text(forced.lots)
+    time_ms = forced.time_us // 1000
+    return (
+        f'{{"e":"forceOrder","E":{time_ms},"o":{{"s":"{instrument.native}","S":"{"SELL" if forced.sold else "BUY"}",'
+        f'"o":"LIMIT","f":"IOC","q":"{size}","p":"{price}","ap":"{price}","X":"FILLED","l":"{size}","z":"{size}",'
+        f'"T":{time_ms}}}}}'
+    )
+
+
+def open_interest(instrument: Instrument, lots: int, time_us: int) -> bytes:
+    """Write the REST answer to ``openInterest``, as USD-M futures give it."""
+    amount = instrument.lot_text(lots)
+    return f'{{"openInterest":"{amount}","symbol":"{instrument.native}","time":{time_us // 1000}}}'.encode()
 
 
 def kline(instrument: Instrument, interval: str, span_us: tuple[int, int], fold: Fold, time_us: int) -> str:

@@ -1,9 +1,12 @@
-"""The simulated exchange: Binance spot's protocol, websocket and REST on one port, with faults on demand.
+"""The simulated exchange: Binance's protocol, websocket and REST on one port, with faults on demand.
+
+It is spot's, with the mark prices, the forced orders and the open interest of USD-M futures beside it.
 
 The market goes on whether anyone is connected or not. What is beside the exchange's own protocol:
 
 - ``GET /admin/status``: what was sent, asked and refused, and which faults happened how often;
 - ``GET /admin/record?after=N&limit=N``: per connection, in order, which ids of which channel it was sent;
+- ``GET /admin/market?symbol=S&from_us=T&to_us=T``: its truth about funding, open interest and forced orders;
 - ``GET /admin/trades?symbol=S&from_id=N&limit=N``: the market's truth, whoever was connected;
 - ``GET``, ``POST``, ``DELETE /admin/faults``: the armed faults; a new one (its parameters in the query); none any more.
 """
@@ -29,7 +32,7 @@ from collector.errors import CollectorError, UsageError
 from collector.sim import dialect, wire
 from collector.sim.answers import Answers, Reply, Weights
 from collector.sim.faults import GARBAGE, Fault, Faults, Sent, fault_from
-from collector.sim.market import BUCKET_US, INTERVALS_US, Instrument, Market, first_raw_id
+from collector.sim.market import BUCKET_US, INTERVALS_US, SECOND_US, Instrument, Market, first_raw_id
 from collector.sim.record import ChannelRecord, ConnectionRecord
 from collector.sim.running import task_group
 
@@ -196,7 +199,13 @@ class SimulatedExchange:
                 self._deliver(channel, [diff.last_id], [text], diff.last_id - diff.first_id + 1)
         if f"{lower}@bookTicker" in self._audience:
             book = instrument.book(bucket)
-            self._deliver(f"{lower}@bookTicker", [book.last_id], [dialect.book_ticker(instrument, book)], 0)
+            span = book.last_id - instrument.last_update_id(bucket - 1)
+            self._deliver(f"{lower}@bookTicker", [book.last_id], [dialect.book_ticker(instrument, book)], span)
+        if time_us % SECOND_US == 0 and f"{lower}@markPrice@1s" in self._audience:
+            text = dialect.mark_price(instrument, instrument.mark(time_us), time_us)
+            self._deliver(f"{lower}@markPrice@1s", [time_us // SECOND_US], [text], 1)
+        if f"{lower}@forceOrder" in self._audience and (forced := instrument.forced(bucket)) is not None:
+            self._deliver(f"{lower}@forceOrder", [bucket], [dialect.forced_order(instrument, forced)], 1)
         for interval in self._klines.get(lower, ()):
             self._publish_kline(instrument, interval, time_us)
 
@@ -423,6 +432,8 @@ class SimulatedExchange:
                 return _document(self._record(int(params.get("after", "0")), int(params.get("limit", "100"))))
             if path == "/admin/trades":
                 return _document(self._truth(params))
+            if path == "/admin/market":
+                return _document(self._market_truth(params))
         except (CollectorError, ValueError, KeyError) as error:
             return Reply(400, msgspec.json.encode({"error": str(error)}))
         return Reply(404, b'{"error":"There is no such page."}')
@@ -467,6 +478,37 @@ class SimulatedExchange:
             list(dialect.trade_row(instrument, trade).values())[:-1] for trade in instrument.trades(first, page_end)
         ]
         return {"trades": rows, "next": page_end if page_end < end else None}
+
+    def _market_truth(self, params: Mapping[str, str]) -> dict[str, object]:
+        """Return what happened from one time to before another, beside trades and books, as the dialect writes it.
+
+        Rows are of: time in ms, mark price, index price, rate and next funding; time, price, size and side of forced
+        orders; time and amount of open interest.
+        """
+        instrument = self.market.by_native[params["symbol"].replace("_", "")]
+        from_us = int(params["from_us"])
+        to_us = min(int(params["to_us"]), self.published_us, from_us + _MAX_PAGE * BUCKET_US)
+        price, size = instrument.price_text, instrument.lot_text
+        seconds = range(-(-from_us // SECOND_US) * SECOND_US, to_us, SECOND_US)
+        buckets = range(instrument.bucket_at(from_us - 1), instrument.bucket_at(to_us - 1))
+        marks = [instrument.mark(time_us) for time_us in seconds]
+        forced = [found for bucket in buckets if (found := instrument.forced(bucket)) is not None]
+        return {
+            "funding": [
+                [
+                    m.time_us // 1000,
+                    price(m.mark_ticks),
+                    price(m.index_ticks),
+                    dialect.rate_text(m.rate),
+                    m.next_us // 1000,
+                ]
+                for m in marks
+            ],
+            "liquidations": [
+                [f.time_us // 1000, price(f.ticks), size(f.lots), "sell" if f.sold else "buy"] for f in forced
+            ],
+            "open_interest": [[at_us // 1000, size(instrument.open_interest(at_us))] for at_us in seconds],
+        }
 
 
 class _WebsocketRequest(msgspec.Struct):

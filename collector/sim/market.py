@@ -23,7 +23,10 @@ GENESIS_US = 1_704_067_200_000_000
 """When every simulated market opened (2024-01-01): trade ids count from there, so they are of a real size."""
 BUCKET_US = 100_000
 """The book changes once in each 100 ms."""
+SECOND_US = 1_000_000
 MINUTE_US = 60_000_000
+FUNDING_US = 480 * MINUTE_US
+"""Funding is paid every eight hours."""
 INTERVALS_US = {
     name: minutes * MINUTE_US
     for name, minutes in {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "4h": 240, "1d": 1440}.items()
@@ -32,6 +35,7 @@ DEPTH = 500
 """Levels of the book on each side."""
 
 _IDS_PER_BUCKET = 50
+_FORCED_EVERY = 20  # buckets from one forced order to the next, on average
 _DECIMALS = 8  # Binance writes all numbers with eight
 _NEAR = 5  # levels whose size changes in every bucket
 _LIFE = 64  # buckets that the size of another level lasts
@@ -70,6 +74,25 @@ class Diff(NamedTuple):
     last_id: int
     bids: list[tuple[int, int]]
     asks: list[tuple[int, int]]
+
+
+class Mark(NamedTuple):
+    """What a contract's holders pay: prices in ticks, the rate in hundred-millionths, and when it is paid next."""
+
+    time_us: int
+    mark_ticks: int
+    index_ticks: int
+    rate: int
+    next_us: int
+
+
+class Forced(NamedTuple):
+    """A position that was closed by force; ``sold``: it was a long one."""
+
+    time_us: int
+    ticks: int
+    lots: int
+    sold: bool
 
 
 class Fold(msgspec.Struct):
@@ -318,6 +341,31 @@ class Instrument:
         for bucket in range(before + 1, after + 1):
             touched.update(range(span.start + (-bucket - span.start) % _LIFE, span.stop, _LIFE))
         return sorted(touched, reverse=outward < 0)
+
+    # What a contract has beside its trades and its book
+
+    def mark(self, time_us: int) -> Mark:
+        """Return the mark price and the funding as of the beginning of a second."""
+        second = time_us // SECOND_US
+        noise = self._noise.at(self._place * 3 + second)
+        bid, _ = self.top(self.bucket_at(second * SECOND_US) - 1)
+        rate = (noise >> 8) % 20_001 - 10_000
+        next_us = (time_us // FUNDING_US + 1) * FUNDING_US
+        return Mark(second * SECOND_US, bid + noise % 3, max(1, bid - noise % 5), rate, next_us)
+
+    def open_interest(self, time_us: int) -> int:
+        """Return how much is held during a second, in lots."""
+        return 10_000_000 + self._noise.at(self._place * 5 + time_us // SECOND_US) % 1_000_000
+
+    def forced(self, bucket: int) -> Forced | None:
+        """Return the position that was closed by force at the end of a bucket; in most there is none."""
+        noise = self._noise.at(self._place * 11 + bucket)
+        if noise % _FORCED_EVERY:
+            return None
+        bid, ask = self.top(bucket)
+        sold = noise & 0x10000 == 0
+        time_us = GENESIS_US + (bucket + 1) * BUCKET_US
+        return Forced(time_us, bid if sold else ask, (noise >> 17) % 5_000 + 1, sold)
 
     # Candles
 

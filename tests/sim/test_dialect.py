@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
-from collector.events import Kline, Trade
+from collector.events import Funding, Kline, Liquidation, OpenInterest, Ticker, Trade
+from collector.exchanges.base import Subscription
 from collector.exchanges.binance_futures import BinanceFutures
 from collector.exchanges.sim import Sim
 from collector.sim import dialect
-from collector.sim.market import GENESIS_US, MINUTE_US, Instrument, Market, first_raw_id
+from collector.sim.market import GENESIS_US, MINUTE_US, SECOND_US, Instrument, Market, first_raw_id
 
 NOW_US = GENESIS_US + 500 * 86_400_000_000 + 34_567_890
 
@@ -81,11 +84,63 @@ def test_candles_are_read(instrument: Instrument, exchange: Sim, seconds: int, c
     assert candle.quote_volume == instrument.quote_text(fold.quote)
 
 
-def test_a_book_ticker_is_of_no_interest(instrument: Instrument, exchange: Sim) -> None:
-    """The best prices are written, and read as nothing that is collected."""
-    text = dialect.book_ticker(instrument, instrument.book(instrument.bucket_at(NOW_US)))
-    assert list(exchange.parse(text, 5)) == []
+def test_the_best_prices_are_read(instrument: Instrument, exchange: Sim) -> None:
+    """They have the number of their update, and no time."""
+    book = instrument.book(instrument.bucket_at(NOW_US))
+    text = dialect.book_ticker(instrument, book)
+    (ticker,) = exchange.parse(text, 5)
+    assert isinstance(ticker, Ticker)
+    assert (ticker.update_id, ticker.timestamp_us, ticker.timed) == (book.last_id, 5, False)
+    assert (ticker.bid, ticker.ask_qty) == (
+        instrument.price_text(book.bids[0][0]),
+        instrument.lot_text(book.asks[0][1]),
+    )
     assert exchange.channel_of(text) == "btcusdt@bookTicker"
+
+
+def test_the_mark_price_is_read(instrument: Instrument, exchange: Sim) -> None:
+    """Rates are of both signs, and written without an exponent."""
+    rates = set()
+    for second in range(20):
+        mark = instrument.mark(NOW_US + second * SECOND_US)
+        text = dialect.mark_price(instrument, mark, mark.time_us)
+        (funding,) = exchange.parse(text, 5)
+        assert isinstance(funding, Funding)
+        assert funding.timestamp_us == mark.time_us
+        assert Decimal(funding.funding_rate or "x") == Decimal(mark.rate) / 10**8
+        assert (funding.mark_price, funding.index_price, funding.next_funding_us) == (
+            instrument.price_text(mark.mark_ticks),
+            instrument.price_text(mark.index_ticks),
+            mark.next_us,
+        )
+        assert exchange.channel_of(text) == "btcusdt@markPrice"
+        rates.add(mark.rate < 0)
+    assert rates == {True, False}
+
+
+def test_a_forced_order_is_read(instrument: Instrument, exchange: Sim) -> None:
+    """Most buckets have none; some sell and some buy."""
+    first = instrument.bucket_at(NOW_US)
+    forced = [found for bucket in range(first, first + 1000) if (found := instrument.forced(bucket)) is not None]
+    assert 10 < len(forced) < 200
+    sides = set()
+    for one in forced:
+        (liquidation,) = exchange.parse(dialect.forced_order(instrument, one), 5)
+        assert isinstance(liquidation, Liquidation)
+        assert (liquidation.timestamp_us, liquidation.side) == (one.time_us, "sell" if one.sold else "buy")
+        assert liquidation.volume == instrument.lot_text(one.lots)
+        sides.add(liquidation.side)
+    assert sides == {"buy", "sell"}
+
+
+def test_open_interest_is_read(instrument: Instrument, exchange: Sim) -> None:
+    """It is asked for over REST."""
+    (request,) = exchange.poll_requests([Subscription("open_interest", "BTC_USDT")])
+    body = dialect.open_interest(instrument, instrument.open_interest(NOW_US), NOW_US)
+    (found,) = exchange.parse_poll(request, body, 5)
+    assert isinstance(found, OpenInterest)
+    assert (found.timestamp_us, found.source) == (NOW_US // 1000 * 1000, "rest")
+    assert found.amount == instrument.lot_text(instrument.open_interest(NOW_US))
 
 
 def test_the_list_of_instruments_is_read() -> None:
