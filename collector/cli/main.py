@@ -42,6 +42,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "query": Entry("collector.cli.query:query", "Ask QuestDB: a packaged question, or SQL."),
         "console": Entry("collector.cli.db:console", "Print QuestDB's address and credentials."),
     },
+    "Use": {
+        "backtest": Entry("collector.cli.backtest:backtest", "Run a strategy on a session's candles."),
+        "backtests": Entry("collector.cli.backtest:backtests", "List backtests, or hold them side by side."),
+    },
     "Prove": {
         "verify": Entry("collector.cli.verify:verify", "Prove that CSV, QuestDB and candles agree."),
         "import": Entry("collector.cli.verify:import_session", "Send a session's CSV to QuestDB again."),

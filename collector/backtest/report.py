@@ -1,0 +1,82 @@
+"""A run as one HTML file that needs nothing else: what went in, what came out, where holes are, the plot."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from collector.backtest.results import BacktestResult
+from collector.wording import count_text, time_text
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; padding: 0 16px; color: #1c2430; }
+h1 { font-size: 1.4rem; } table { border-collapse: collapse; margin: 12px 0; } td, th { padding: 3px 14px 3px 0;
+text-align: left; } td:last-child { font-variant-numeric: tabular-nums; } .warn { background: #fff4e0; border: 1px solid
+#e9b75b; padding: 10px 14px; border-radius: 8px; } .grid { display: flex; flex-wrap: wrap; gap: 40px; }
+iframe { border: 0; width: 100%; height: 900px; }
+"""
+
+
+def write_report(path: Path, result: BacktestResult, plot: Path | None) -> None:
+    """Write the report.
+
+    Args:
+        plot: the library's own plot, which is taken into the report and deleted.
+    """
+    facts = {
+        "Strategy": result.strategy,
+        "Parameters": ", ".join(f"{key} = {value}" for key, value in result.parameters.items()) or "none",
+        "Symbol": f"{result.symbol}, {result.interval}",
+        "Session": result.session_id or "history",
+        "From": time_text(result.from_us),
+        "To": time_text(result.to_us),
+        "Candles": f"{count_text(result.candles)} whole ones, {count_text(result.left_out)} left out",
+        "Cash": f"{result.cash:,.2f}",
+        "Commission": f"{100 * result.commission:g} %",
+        "Combinations tried": f"{count_text(result.tried)}, best by {result.best_by}" if result.best_by else "1",
+        "Data": result.data_hash,
+        "Code": result.code_hash,
+    }
+    numbers = {name: "-" if value is None else f"{value:,.4f}" for name, value in result.statistics.items()}
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(result.backtest_id)}</title>",
+        f"<style>{_STYLE}</style><h1>{html.escape(result.backtest_id)}</h1>",
+        _holes(result),
+        f"<div class=grid>{_table(facts)}{_table(numbers)}</div>",
+        _tried(result),
+    ]
+    if plot is not None:
+        # A frame of its own: the plot is a whole page with styles and scripts for itself.
+        drawn = html.escape(plot.read_text(encoding="utf-8"), quote=True)
+        parts.append(f'<iframe title="equity, trades and candles" srcdoc="{drawn}"></iframe>')
+        plot.unlink()
+    new = path.with_suffix(".tmp")
+    new.write_text("\n".join(parts) + "</html>\n", encoding="utf-8")
+    new.replace(path)
+
+
+def _table(rows: dict[str, str]) -> str:
+    cells = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items()]
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _holes(result: BacktestResult) -> str:
+    if not result.holes:
+        return ""
+    lines = "".join(
+        f"<li>{html.escape(hole.gap_id)}: {html.escape(hole.cause)}, {html.escape(hole.state)}, "
+        f"{time_text(hole.from_us)} to {time_text(hole.to_us)}, "
+        f"{'?' if hole.rows is None else count_text(hole.rows)} trades</li>"
+        for hole in result.holes
+    )
+    return f"<div class=warn><b>Trades are missing in what this was run on:</b><ul>{lines}</ul></div>"
+
+
+def _tried(result: BacktestResult) -> str:
+    if not result.table:
+        return ""
+    names = list(result.table[0])
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    shown = [["-" if row[name] is None else f"{row[name]:g}" for name in names] for row in result.table[:30]]
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in shown)
+    return f"<h2>Best combinations</h2><table><tr>{head}</tr>{body}</table>"
