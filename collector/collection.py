@@ -35,7 +35,7 @@ from collector.orders import check_offer, choose_listings, subscriptions_of
 from collector.reading.csv_rows import CsvHistory, look_up_trades, read_rows
 from collector.requests import StartRequest
 from collector.session.gaps import GapLedger
-from collector.session.manifest import Manifest, public_url
+from collector.session.manifest import Manifest, load_manifest, public_url
 from collector.session.repair import Tally
 from collector.session.repairer import Repairer, Tell, plan_of
 from collector.session.session import Session, create_manifest
@@ -414,10 +414,12 @@ class Collection:
             async def work() -> None:
                 tallies.extend(await repairer.repair(symbols, tell=tell))
 
+            directory = self._session.directory
             if parts.replicator is not None:
-                directory = self._session.directory
                 parts.replicator.add_session(manifest.session_id, manifest.exchange, directory, self.log_files())
             await self._session.mend(work)
+            if parts.replicator is not None:
+                parts.replicator.over(manifest.session_id, lambda: files_of(directory, load_manifest(directory)))
         finally:
             await self._rest.close()
         return tallies

@@ -48,6 +48,7 @@ class OutboxSession:
         self.saved: dict[LaneKey, SavedFile] = {}
         self.unsaved = False
         self.save_at_s = 0.0
+        self.tables: frozenset[str] = frozenset()
 
     def cursor(self) -> Cursor:
         """Return what is to be saved; files that are not open in this run keep what they had."""
@@ -174,7 +175,7 @@ class Outbox:
             self._save(session)
         if session.unsaved:
             return
-        tables = frozenset(lane.stream.table for lane in session.lanes.values() if lane.acknowledged.seq)
+        tables = session.tables | {lane.stream.table for lane in session.lanes.values() if lane.acknowledged.seq}
         self.remove_session(session.session_id)
         self._lay_down(
             Dormant(
@@ -201,7 +202,11 @@ class Outbox:
 
     def commit(self, session_id: str, commits: Sequence[Commit]) -> None:
         """Take note of what became durable."""
-        self.wake(session_id)
+        dormant = self.dormant.pop(session_id, None)
+        if dormant is not None:  # its files are in motion: only what commits say of them is durable
+            self.add_session(session_id, dormant.exchange, dormant.directory)
+            self.sessions[session_id].tables = dormant.tables
+            self._over[session_id] = dormant.files
         for commit in commits:
             lane = self._lane(session_id, commit.file.stream, commit.file.symbol, commit.file.path)
             if lane is not None:

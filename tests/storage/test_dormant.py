@@ -172,6 +172,23 @@ def test_an_operator_s_rewind_wakes_it(delivered: Process) -> None:
     assert list(delivered.outbox.dormant) == ["a"]
 
 
+def test_rows_that_come_after_all_are_delivered(delivered: Process) -> None:
+    """Repairs of a session that is over: only what a commit says of its file is durable."""
+    log = CsvLog(delivered.folder / "session_a", files=QuickFiles())
+    file = log.open(PRICES, SYMBOL)
+    log.sync()
+    line = f"{START_US + 9},1,2,2,buy,9,{ROWS + 1},{START_US},ws,,\n"
+    log.append([Write(file, line.encode(), 1)])
+    delivered.outbox.commit("a", [])
+    delivered.work()
+    assert delivered.shown() == {"a": ROWS}
+    delivered.outbox.commit("a", log.sync())
+    delivered.work()
+    assert delivered.shown() == {"a": ROWS + 1}
+    assert delivered.outbox.dormant["a"].tables == {PRICES.table}
+    log.close()
+
+
 def test_what_it_has_can_still_be_asked(delivered: Process) -> None:
     """For deleting old segments."""
     span = survey_segment(delivered.path("a"), PRICES, SYMBOL, QuickFiles())
