@@ -187,6 +187,7 @@ def _describe_symbol(
         duplicates=sum(stream.duplicates for stream in collected),
         latency_us=next((stream.latency_us for stream in collected if stream.latency_us is not None), None),
         book_synchronised=book.synchronised if book else None,
+        book_refreshes=book.refreshes if book else 0,
     )
 
 

@@ -57,6 +57,7 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     latency_us: int | None = None
     book_synchronised: bool | None = None
+    book_refreshes: int = 0
 
 
 class CandleDifference(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 class StreamStatus(msgspec.Struct, frozen=True):
     """One subscription. Latency is receipt minus exchange time: negative where the two clocks differ.
 
-    ``received`` counts events, ``duplicates`` those of them that had been seen. ``synchronised`` is a book's.
+    ``received`` counts events, ``duplicates`` those of them that had been seen. ``synchronised`` is a book's, as is
+    ``refreshes``: how often another snapshot was needed because the market had left the prices of the last one.
     """
 
     symbol: str
@@ -57,6 +58,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     latency_us: int | None
     latency_mean_us: float | None
     synchronised: bool | None
+    refreshes: int = 0
 
 
 class FeedStatus(msgspec.Struct, frozen=True):

@@ -89,6 +89,11 @@ class Track:
         """Whether a local book is whole; None where there is no book."""
         return None
 
+    @property
+    def refreshes(self) -> int:
+        """How often a book needed another snapshot to be known deep enough; 0 where there is no book."""
+        return 0
+
     def begin(self) -> None:
         """Note that a connection is about to be opened: whatever comes from now on is first data."""
         self._received_before = self.received
@@ -189,6 +194,7 @@ class Track:
             latency_us=self.latency_us,
             latency_mean_us=self.latency_mean_us,
             synchronised=self.synchronised,
+            refreshes=self.refreshes,
         )
 
     def _open_silence(self, cause: GapCause, from_us: int, detail: str) -> None:
@@ -319,6 +325,10 @@ class BookTrack(Track):
     @property
     def synchronised(self) -> bool:
         return not self.sync.needs_snapshot
+
+    @property
+    def refreshes(self) -> int:
+        return self.sync.refreshes
 
     def take_delta(self, delta: BookDelta) -> None:
         """Apply a change, or keep it until the snapshot has come."""

@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from collector.exchanges.base import Limits
+from collector.exchanges.binance import Binance
 from collector.feeds.feed import ResumePoint
 
 
@@ -537,6 +538,40 @@ def test_a_book_is_whole_after_failed_and_stale_snapshots(bench: Any, words: Any
         assert [top.update_id for top in bench.sink.books] == list(range(16, 31))
         assert bench.log.named("feed.snapshot_stale")[0]["update_id"] == 5
         assert bench.sink.gaps == []
+
+    run(scenario())
+
+
+def test_a_book_that_the_market_leaves_is_asked_for_again(
+    bench: Any, words: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two levels a side are fewer than a row has: other snapshots come under the changes, without a gap, counted."""
+    monkeypatch.setattr(Binance, "snapshot_depth", 2)
+
+    async def behave(connection: ServerConnection, _: int) -> None:
+        await words.subscribed(connection)
+        for number in range(11, 400):
+            # The third level behind the snapshot's two is not known, and neither is what is set there.
+            await connection.send(words.depth(number, number, ms=number * 100, bid="50"))
+            await asyncio.sleep(0.005)
+        await _stay(connection)
+
+    async def scenario() -> None:
+        async with bench.serving(behave) as server:
+            answers = 0
+
+            def answer(_: str) -> Any:
+                nonlocal answers
+                answers += 1
+                return words.snapshot(10 if answers == 1 else 10 + 8 * answers)
+
+            server.rest = answer
+            async with bench.running(bench.feed(server, "orderbook/BTC_USDT")) as feed:
+                await bench.until(lambda: answers >= 3)
+                assert feed.status().streams[0].synchronised
+                assert feed.status().streams[0].refreshes >= 1
+        assert bench.sink.gaps == []
+        assert all(price != "50" for top in bench.sink.books for price, _ in top.bids)
 
     run(scenario())
 
