@@ -78,6 +78,15 @@ class BookSide:
             limited: there may be levels behind the worst of these, which nobody told.
         """
         self._bound = _LOWEST
+        levels = list(levels)
+        if len(levels) <= 2 * _HOT and not limited:
+            sign = self._sign
+            texts = {sign * (float(p) if len(p) <= 15 else _number(p)): p for p, size in levels if size > _ZERO}
+            if len(texts) == len(levels):  # each price once, in one spelling, and none deleted
+                self._texts, self._sizes = texts, dict(levels)
+                self._cold, self._changed, self._edge = "", {}, _LOWEST
+                self.near, self._floor = [], float("inf")
+                return
         by_key = self._by_key(levels)
         if limited and by_key:
             self._bound = min(by_key)
