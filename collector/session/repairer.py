@@ -42,7 +42,7 @@ from collector.session.repair import (
 from collector.streams import PRICES
 
 _MINUTE_US = 60_000_000
-_CHUNK_TRADES = 20_000
+_CHUNK_TRADES = 10_000
 """How many trades are held before they are recorded."""
 _ATTEMPTS = 3
 """How often an answer that cannot be read is asked for again."""

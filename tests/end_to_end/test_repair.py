@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import pytest
 
 from trials.parts import wait_until
 
@@ -85,6 +88,7 @@ def test_what_a_killed_daemon_missed_is_fetched_when_it_is_back(
     assert agrees(collector, session_id) == []
 
 
+@pytest.mark.timeout(300)
 def test_what_cannot_be_had_is_unrecoverable_and_its_minute_is_the_exchanges_own(
     daemon: Callable[..., Any], server: Callable[..., Any]
 ) -> None:
@@ -162,6 +166,7 @@ def test_an_ended_session_is_repaired_on_demand(daemon: Callable[..., Any], serv
     assert agrees(collector, session_id) == []
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_disconnects_at_two_thousand_trades_a_second_cost_nothing(
     daemon: Callable[..., Any], server: Callable[..., Any]
 ) -> None:
@@ -209,3 +214,63 @@ def test_a_hundred_disconnects_at_two_thousand_trades_a_second_cost_nothing(
     refused = {name: count for name, count in exchange.get("/admin/status")["counts"].items() if "rest_4" in name}
     assert refused == {}
     assert agrees(collector, session_id) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_repair_that_was_killed_is_gone_on_with(daemon: Callable[..., Any], server: Callable[..., Any]) -> None:
+    """kill -9 while the first trades of a long gap have come and the rest have not: none is recorded twice."""
+    exchange = server("exchange", "--rate", "1500", "--symbols", SYMBOL)
+    collector = daemon("[repair]\nenabled = true\n")
+    collector.start()
+    session_id = begin(collector, exchange, data_types=["prices"])
+    collector.wait_rows(session_id, "prices", 1000)
+    last = int(collector.rows(session_id, "prices", SYMBOL)[-1]["trade_id"])
+    collector.kill()
+    wait_until(lambda: exchange.get("/admin/status")["published_us"], "the market")
+    wait_until(lambda: len(exchange.traded(SYMBOL, last + 13_000, last + 13_001)) == 2, "a gap of 13,000 trades")
+    exchange.post("/admin/faults?kind=slow&seconds=0.3&count=30&path=*aggTrades")
+    collector.start()
+
+    def fetched() -> int:
+        return sum(row["source"] == "rest" for row in collector.rows(session_id, "prices", SYMBOL))
+
+    wait_until(fetched, "the first trades to be fetched")
+    collector.kill()
+    known = len({row["trade_id"] for row in collector.rows(session_id, "prices", SYMBOL) if row["source"] == "rest"})
+    assert known == fetched() == 10_000
+    assert not settled(collector, session_id)
+    collector.start()
+    collector.wait_state(session_id, "active")
+    wait_until(lambda: settled(collector, session_id), "the gap to be repaired", bound_s=120)
+    collector.ask("stop", every=True)
+    ids = equals_the_exchange(collector, session_id, exchange)
+    assert ids == list(range(ids[0], ids[-1] + 1))
+    assert {row["state"] for row in ledger(collector, session_id).values()} == {"repaired"}
+    assert agrees(collector, session_id) == []
+
+
+def test_an_exchange_that_wants_to_be_left_alone_is(daemon: Callable[..., Any], server: Callable[..., Any]) -> None:
+    """After 429 and 418 not a request comes before the time is over; then the repair goes on where it was."""
+    exchange = server("exchange", "--rate", "400", "--symbols", SYMBOL)
+    collector = daemon("[repair]\nenabled = true\ninterval_s = 0.2\n")
+    collector.start()
+    session_id = begin(collector, exchange, data_types=["prices"])
+    collector.wait_rows(session_id, "prices", 200)
+
+    def count_repaired() -> int:
+        return [row["state"] for row in ledger(collector, session_id).values()].count("repaired")
+
+    def count_answers(status: str) -> int:
+        return int(exchange.get("/admin/status")["counts"].get(status, 0))
+
+    for number, (kind, status) in enumerate((("limit", "rest_429"), ("ban", "rest_418"))):
+        exchange.post(f"/admin/faults?kind={kind}&seconds=4&path=*aggTrades")
+        exchange.post("/admin/faults?kind=skip&n=25&channel=*@aggTrade")
+        wait_until(partial(count_answers, status), status)
+        asked = count_answers("rest_requests")
+        wait_until(lambda before=number: count_repaired() > before, "the gap to be repaired")
+        assert (count_answers(status), count_answers("rest_requests")) == (1, asked + 1)
+    collector.ask("stop", every=True)
+    ids = equals_the_exchange(collector, session_id, exchange)
+    assert ids == list(range(ids[0], ids[-1] + 1))
+    assert exchange.get("/admin/status")["refused"] == 2

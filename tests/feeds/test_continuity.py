@@ -371,3 +371,36 @@ def test_real_recording(name: str, exchange_name: str) -> None:
             assert sum(Decimal(each.volume) for each in ours) == Decimal(expected["sum_qty"])
             notional = sum(Decimal(each.price) * Decimal(each.volume) for each in ours)
             assert notional == Decimal(expected["sum_notional"])
+
+
+class TestFetched:
+    """Trades that were asked for, while they may still come by themselves."""
+
+    def test_each_is_recorded_once_whichever_way_it_comes_first(self) -> None:
+        """By itself before: it is not new when it is fetched; fetched before: it is a duplicate when it comes."""
+        judge = contiguous(last_id=1)
+        accepted(judge, 2, 8)
+        assert judge.holes_in(0, 100) == [(3, 7)]
+        judge.close()
+        assert judge.holes_in(4, 5) == [(4, 5)]
+        assert accepted(judge, 4) == [4]
+        assert [judge.take_fetched(trade(number)) for number in (3, 4, 5, 5)] == [True, False, True, False]
+        assert accepted(judge, 3, 5, 6) == [6]
+        assert judge.holes_in(0, 100) == [(7, 7)]
+
+    def test_an_aggregated_trade_fills_what_it_stands_for(self) -> None:
+        """All the raw ids that it covers."""
+        judge = contiguous(last_id=1, holes=[(5, 9)])
+        assert judge.take_fetched(Trade("A", 1, "1", "1", "buy", 8, 0, "rest", 5, 8))
+        assert judge.holes_in(0, 100) == [(9, 9)]
+
+    def test_ids_that_do_not_count_are_compared_with_the_recent_ones(self) -> None:
+        """Nothing is known of holes; the reason of the next gap stays what it was."""
+        judge = TradeContinuity("A", contiguous=False)
+        judge.accept(trade("a", 1))
+        judge.interrupted("disconnect")
+        assert judge.holes_in(0, 100) == []
+        assert [judge.take_fetched(trade(name, 2)) for name in ("a", "b", "b")] == [False, True, False]
+        assert not judge.accept(trade("b", 2))
+        judge.accept(trade("c", 3))
+        assert [gap.cause for gap in judge.close()] == ["disconnect"]

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from collector.candles.aggregator import Aggregator, Candle
 from collector.errors import LogError
+from collector.events import Trade
 from collector.reading.csv_rows import (
     CsvHistory,
+    look_up_trades,
     read_batches,
     read_rows,
     segments,
@@ -22,6 +24,7 @@ from collector.reading.csv_rows import (
     symbols_in,
     to_ticks,
 )
+from collector.session.rows import format_trades
 from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
 
 MINUTE_US = 60_000_000
@@ -281,3 +284,17 @@ class TestHistory:
             return final
 
         assert run(None) == run(1) == run(150) == run(398)
+
+
+def test_what_the_log_has_of_missing_trades_is_looked_up(make_session: Callable[..., Any]) -> None:
+    """By id: which came by themselves and which a repair brought. By time: all ids of the span, and the next one."""
+    session = make_session(symbols=["BTC_USDT"])
+    lines = [
+        Trade("BTC_USDT", number * 1_000_000, "1", "2", "buy", number, 1, source)
+        for number, source in ((1, "ws"), (2, "ws"), (9, "ws"), (10, "ws"), (4, "rest"), (5, "rest"))
+    ]
+    session.append(PRICES, "BTC_USDT", format_trades(lines, 1)[0].decode().splitlines())
+    found = look_up_trades(session.directory, "BTC_USDT", [(2, 6), (10, 12)], (1_000_000, 12_000_000))
+    assert (found.present, found.repaired) == ([(2, 2), (10, 10)], [(4, 5)])
+    found = look_up_trades(session.directory, "BTC_USDT", [], (2_000_000, 8_500_000))
+    assert (found.ids, found.next_id) == ({"2", "4", "5"}, 9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from collector.events import Gap
-from collector.session.gaps import Entry, GapLedger
+from collector.session.gaps import Entry, GapLedger, Repair
 from collector.session.rows import format_gap
 
 
@@ -163,3 +163,101 @@ def test_damage_that_is_entered_is_known() -> None:
     assert not ledger.knows_damage("BTC_USDT", "prices", 9, 10)
     assert not ledger.knows_damage("BTC_USDT", "orderbook", 6, 9)
     assert ledger.highest_lost_seq("BTC_USDT", "prices") == 9
+
+
+def states(ledger: GapLedger) -> list[tuple[str, int | None, int | None, str, int]]:
+    return [(e.gap_id, e.from_id, e.to_id, e.state, e.repaired_rows) for e in ledger.entries()]
+
+
+def test_a_gap_whose_trades_have_all_come_is_repaired() -> None:
+    """With its bounds, how many it was, and where they came from; the row says the same when it is read back."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    (before,) = ledger.repair(Repair("BTC_USDT", got=[(20, 29)]))
+    assert before.state == "open"
+    assert states(ledger) == [("g000001", 20, 29, "repaired", 10)]
+    assert (ledger.entries()[0].repaired_from, ledger.open_holes("BTC_USDT", "prices")) == ("rest", [])
+    reread = GapLedger()
+    reread.load(rows_of(ledger.take_unwritten()))
+    assert reread.entries() == ledger.entries()
+
+
+def test_what_did_not_come_is_a_row_of_its_own() -> None:
+    """The partial one keeps its bounds; the ids that are still missing are exactly those of the other rows."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    times = {22: 122, 25: 125, 27: 127}
+    repair = Repair("BTC_USDT", got=[(20, 22), (25, 27)], given_up=[(23, 24)], times=times, reason="gone")
+    ledger.repair(repair)
+    assert states(ledger) == [
+        ("g000001", 20, 29, "partial", 6),
+        ("g000002", 23, 24, "unrecoverable", 0),
+        ("g000003", 28, 29, "open", 0),
+    ]
+    _, gone, still = ledger.entries()
+    assert (gone.from_us, gone.to_us, gone.expected_rows, gone.detail) == (122, 125, 2, "of g000001: gone")
+    assert (still.from_us, still.to_us, still.detail) == (127, 200, "of g000001")
+    assert ledger.open_holes("BTC_USDT", "prices") == [(28, 29)]
+    assert ledger.missing_ids("BTC_USDT", "prices") == [(23, 24), (28, 29)]
+    assert ledger.open_count == 1
+    ledger.repair(Repair("BTC_USDT", got=[(28, 29)]))
+    assert [state[3] for state in states(ledger)] == ["partial", "unrecoverable", "repaired"]
+    ledger.repair(Repair("BTC_USDT", got=[(23, 24)]))
+    assert [state[3:] for state in states(ledger)] == [("repaired", 5), ("repaired", 2), ("repaired", 2)]
+
+
+def test_a_gap_that_nothing_came_of_is_unrecoverable() -> None:
+    """Whole, with the reason; asking in vain once more changes nothing."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    ledger.repair(Repair("BTC_USDT", given_up=[(20, 29)], reason="no key"))
+    ledger.repair(Repair("BTC_USDT", given_up=[(20, 29)], reason="no key"))
+    (entry,) = ledger.entries()
+    assert (entry.state, entry.detail, entry.revision) == ("unrecoverable", "no key", 1)
+
+
+def test_what_was_in_the_log_already_is_not_missing() -> None:
+    """A gap names the bounds of rows that were dropped; some between them may have been written."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29), 1)
+    ledger.repair(Repair("BTC_USDT", got=[(20, 24)], present=[(25, 29)]))
+    assert states(ledger) == [("g000001", 20, 29, "repaired", 5)]
+
+
+def test_a_repair_concerns_its_symbol_and_its_ids_alone() -> None:
+    """One answer may fill several gaps, and leaves the others."""
+    ledger = GapLedger()
+    for bounds in ((20, 24), (30, 34), (40, 44)):
+        ledger.record(trades_gap(*bounds), 1)
+    ledger.record(trades_gap(20, 24, symbol="ETH_USDT"), 1)
+    ledger.record(trades_gap(20, 24, cause="log_damaged"), 1)
+    ledger.repair(Repair("BTC_USDT", got=[(20, 34)]))
+    assert [entry.state for entry in ledger.entries()] == ["repaired", "repaired", "open", "open", "open"]
+
+
+def test_a_gap_without_ids_is_repaired_by_its_span() -> None:
+    """Whole, in part with what is lost as a row, or not at all."""
+    ledger = GapLedger()
+    for _ in range(3):
+        ledger.record(trades_gap(None, None, expected_rows=None), 1)
+    ledger.repair(Repair("BTC_USDT", gap_id="g000001", rows=7))
+    ledger.repair(Repair("BTC_USDT", gap_id="g000002", rows=3, lost=[(100, 150)], reason="too old"))
+    ledger.repair(Repair("BTC_USDT", gap_id="g000003", lost=[(100, 200)], reason="too old"))
+    ledger.repair(Repair("BTC_USDT", gap_id="g999999", rows=1))
+    assert [(e.state, e.repaired_rows, e.from_us, e.to_us) for e in ledger.entries()] == [
+        ("repaired", 7, 100, 200),
+        ("partial", 3, 100, 200),
+        ("unrecoverable", 0, 100, 200),
+        ("unrecoverable", 0, 100, 150),
+    ]
+
+
+def test_candles_of_the_exchange_make_a_gap_whole_without_its_trades() -> None:
+    """The trades stay missing; the minutes are known."""
+    ledger = GapLedger()
+    ledger.record(trades_gap(20, 29, state="unrecoverable"), 1)
+    assert ledger.overlaps("BTC_USDT", 0, 1000)
+    ledger.repair(Repair("BTC_USDT", gap_id="g000001", source="kline"))
+    (entry,) = ledger.entries()
+    assert (entry.state, entry.repaired_from, entry.repaired_rows) == ("unrecoverable", "kline", 0)
+    assert not ledger.overlaps("BTC_USDT", 0, 1000)

@@ -59,3 +59,12 @@ def test_what_is_known_is_taken_out(first: int, length: int, known: list[tuple[i
     covered = {number for begin, end in known for number in range(begin, end + 1)}
     expected = [number for number in range(first, first + length + 1) if number not in covered]
     assert [number for begin, end in parts for number in range(begin, end + 1)] == expected
+
+
+def test_what_a_repair_added_fills_holes_and_bounds_none() -> None:
+    """It is older than what it stands behind: the highest id is one that came by itself."""
+    fetched = [row(number, 400) for number in (2, 3, 40)]
+    for one in fetched:
+        one[[column.name for column in PRICES.columns].index("source")] = "rest"
+    tail = read_tail([row(1), row(6, 110), *fetched], settled_before_us=0, known=[(40, 41)])
+    assert tail == (6, [(4, 5, 99, 109)], [(40, 399)])
