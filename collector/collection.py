@@ -17,7 +17,7 @@ from collector.candles.clock import ExchangeClock
 from collector.clock import Clock, ClockStep
 from collector.config import Config
 from collector.describe import Rates, describe_session
-from collector.errors import ConnectionLost, UsageError
+from collector.errors import CollectorError, ConnectionLost, UsageError
 from collector.events import Gap
 from collector.exchanges.base import Exchange, Listing, Subscription
 from collector.exchanges.candle_sources.base import CandleSource
@@ -31,7 +31,7 @@ from collector.feeds.feed import Feed, fetch_listing, open_rest
 from collector.feeds.recording import Recorder
 from collector.feeds.rest import Rest, fetch_volumes
 from collector.feeds.sink import ResumePoint
-from collector.orders import check_offer, choose_listings, subscriptions_of
+from collector.orders import check_offer, check_removal, choose_listings, subscriptions_of
 from collector.reading.csv_rows import CsvHistory, look_up_trades, read_rows
 from collector.requests import StartRequest
 from collector.session.gaps import GapLedger
@@ -80,6 +80,8 @@ class Collection:
         self._rates = Rates()
         self._rest: Rest | None = None
         self._feed: Feed | CcxtFeed | None = None
+        self._exchange: Exchange | None = None
+        self._changing = asyncio.Lock()
         self._recorder: Recorder | None = None
         self._session: Session | None = None
         self._repairer: Repairer | None = None
@@ -160,6 +162,7 @@ class Collection:
         except BaseException:
             await self._rest.close()
             raise
+        self._exchange = exchange
         self._give_up_vanished(exchange.name, exchange.native_of)
         self._feed = feed = Feed(
             exchange,
@@ -423,6 +426,69 @@ class Collection:
         finally:
             await self._rest.close()
         return tallies
+
+    async def change_symbols(self, add: Sequence[str], remove: Sequence[str]) -> None:
+        """Collect more symbols from now on, and some no more; the others are not disturbed.
+
+        Raises:
+            UsageError, UnknownName: a symbol can't be added or removed; nothing was changed.
+            ConnectionLost, ExchangeRefused: the exchange could not be asked for its list; nothing was changed.
+            LogError: the files of the new symbols can't be made; the session goes on without them.
+        """
+        feed, manifest = self._feed, self._manifest
+        if not isinstance(feed, Feed) or self._rest is None or self._exchange is None or manifest.recording:
+            raise UsageError("The symbols of this session can't be changed.", hint="Start another session beside it.")
+        if self._changing.locked():
+            raise UsageError("The symbols of this session are being changed already.", hint="Try again in a moment.")
+        async with self._changing:
+            check_removal(manifest.symbols, add, remove)
+            exchange = self._exchange
+            listings = await self._listings_to_add(exchange, self._rest, add, remove)
+            new = [listing.symbol for listing in listings]
+            if new:
+                exchange.admit(listings)
+                points = await self.session.add_symbols(new)
+                feed.add(subscriptions_of(listings, manifest.data_types, exchange), points)
+            if remove:
+                feed.remove(remove)
+                await self.session.remove_symbols(remove)
+
+    async def _listings_to_add(
+        self, exchange: Exchange, rest: Rest, add: Sequence[str], remove: Sequence[str]
+    ) -> list[Listing]:
+        """Return the listings of what shall be added and is not collected yet; rules stand for what they find now."""
+        if not add:
+            return []
+        manifest = self._manifest
+        listed = await self._ask_listing(exchange)
+        limit = self._parts.config.session.max_symbols
+        wanted: Sequence[str] = add
+        if any(map(is_rule, add)):
+            volumes: dict[str, Decimal] = {}
+            if any(selector and selector.count is not None for selector in map(parse_selector, add)):
+                volumes = await fetch_volumes(create_exchange(manifest.exchange, listed), rest)
+            wanted = choose_symbols(add, listed, volumes, limit=limit, exchange=manifest.exchange)
+        new = [symbol for symbol in dict.fromkeys(wanted) if symbol not in manifest.symbols]
+        total = len(manifest.symbols) - len(remove) + len(new)
+        if total > limit:
+            raise UsageError(f"{total} symbols are more than session.max_symbols ({limit}).")
+        listings = choose_listings(exchange, listed, new)
+        check_offer(exchange, listings, manifest.data_types)
+        return listings
+
+    async def reconnect(self, ws_url: str) -> None:
+        """Replace the session's connections by new ones without a gap; raise CollectorError where that failed."""
+        if not isinstance(self._feed, Feed) or self._manifest.recording:
+            raise UsageError("The connections of this session can't be replaced.")
+        replaced = await self._feed.replace_connections(ws_url)
+        if ws_url:
+            self._manifest.endpoints = {**self._manifest.endpoints, "ws": public_url(ws_url)}
+            await self.session.save()
+        if not replaced:
+            raise CollectorError(
+                "Not every connection could be replaced: those stay as they are.",
+                hint="The log says why; they are replaced when they end, at the latest.",
+            )
 
     def note_clock_step(self, step: ClockStep) -> None:
         """Take notice that the wall clock was set."""

@@ -34,7 +34,16 @@ from collector.orders import check_order
 from collector.reading.older import convert_older
 from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
-from collector.requests import RepairRequest, ResyncRequest, SessionRequest, StartRequest, StopRequest, from_arguments
+from collector.requests import (
+    ReconnectRequest,
+    RepairRequest,
+    ResyncRequest,
+    SessionRequest,
+    StartRequest,
+    StopRequest,
+    SymbolsRequest,
+    from_arguments,
+)
 from collector.session.manifest import MANIFEST_FILE, Manifest, load_manifest, save_manifest
 from collector.session.repair import Tally
 from collector.session.repairer import Tell
@@ -384,6 +393,8 @@ class Daemon:
             "ping": self._ping,
             "start": self._start,
             "stop": self._stop,
+            "symbols": self._change_symbols,
+            "reconnect": self._reconnect,
             "sessions": self._sessions,
             "status": self._status,
             "show": self._show,
@@ -433,6 +444,21 @@ class Daemon:
             progress(f"delivering {collection.session.session_id}")
             await self._wait_delivered(collection.session.session_id)
         return [collection.status() for collection in chosen]
+
+    async def _change_symbols(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        request = from_arguments(arguments, SymbolsRequest)
+        collection = self._find(request.session)
+        if request.add:
+            progress("asking the exchange for its instruments")
+        await collection.change_symbols(request.add, request.remove)
+        return collection.status()
+
+    async def _reconnect(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        request = from_arguments(arguments, ReconnectRequest)
+        collection = self._find(request.session)
+        progress("opening a second connection for each")
+        await collection.reconnect(request.ws_url)
+        return collection.status()
 
     async def _wait_delivered(self, session_id: str, positions: Mapping[Any, int] | None = None) -> bool:
         if self._replicator is None or self._replicator.status().state.value in ("down", "failed"):

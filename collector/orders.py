@@ -110,6 +110,23 @@ def choose_listings(
     return chosen
 
 
+def check_removal(symbols: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> None:
+    """Check which symbols a running session shall collect no more.
+
+    Raises:
+        UsageError: nothing is asked for, or nothing would be left; UnknownName where it does not collect a symbol.
+    """
+    if not add and not remove:
+        raise UsageError("Say which symbols to add or to remove.", hint="For example: --add SOL_USDT.")
+    for symbol in remove:
+        if symbol not in symbols:
+            raise UnknownName("symbol of the session", symbol, list(symbols))
+        if symbol in add:
+            raise UsageError(f"{symbol} can't be both added and removed.")
+    if not add and set(remove) >= set(symbols):
+        raise UsageError("No symbol would be left.", hint="Stop the session instead.")
+
+
 def subscriptions_of(
     listings: Sequence[Listing], data_types: Sequence[str], exchange: Exchange | Ccxt
 ) -> list[Subscription]:

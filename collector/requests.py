@@ -2,6 +2,7 @@
 
 ``ping`` → the daemon's pid and version · ``start`` StartRequest → SessionStatus · ``stop`` StopRequest → SessionStatus
 of those it stopped · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus ·
+``symbols`` SymbolsRequest, ``reconnect`` ReconnectRequest → SessionStatus ·
 ``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest ·
 ``repair`` RepairRequest → what became of each gap · ``shutdown`` → nothing, once it has begun.
 """
@@ -75,6 +76,21 @@ class RepairRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     session: str
     symbols: tuple[str, ...] = ()
     dry_run: bool = False
+
+
+class SymbolsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Have a running session collect more symbols (or rules, as at its start), and some no more."""
+
+    session: str
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class ReconnectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Replace a running session's connections without a gap; to another address where ``ws_url`` names one."""
+
+    session: str
+    ws_url: str = ""
 
 
 class ResyncRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

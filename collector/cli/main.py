@@ -32,6 +32,8 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "down": Entry("collector.cli.daemon:down", "End the daemon and the embedded QuestDB cleanly."),
         "start": Entry("collector.cli.sessions:start", "Start a session."),
         "stop": Entry("collector.cli.sessions:stop", "Stop sessions."),
+        "symbols": Entry("collector.cli.running:symbols", "Add symbols to a running session, or remove some."),
+        "reconnect": Entry("collector.cli.running:reconnect", "Replace a session's connections without a gap."),
     },
     "Look": {
         "status": Entry("collector.cli.sessions:status", "Show what the daemon, or one session, is doing."),

@@ -169,6 +169,13 @@ class Exchange(ABC):
         self.native_of = {listing.symbol: listing.native for listing in listings}
         self.listing_of = {listing.symbol: listing for listing in listings}
 
+    def admit(self, listings: Sequence[Listing]) -> None:
+        """Speak of these instruments, too, from now on."""
+        for listing in listings:
+            self.symbol_of[listing.native] = listing.symbol
+            self.native_of[listing.symbol] = listing.native
+            self.listing_of[listing.symbol] = listing
+
     @abstractmethod
     def listing_request(self) -> Request:
         """Return the request for the exchange's list of instruments."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random as random_module
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from structlog.typing import FilteringBoundLogger
@@ -132,21 +132,12 @@ class Feed:
             self._add_track(subscription, (resume or {}).get(subscription.symbol, ResumePoint()))
         polled = [one for one in subscriptions if one.stream in exchange.polled_streams]
         plans = exchange.plan([one for one in subscriptions if one not in set(polled)], raw_trades=raw_trades)
-        address = (ws_url or exchange.ws_url).rstrip("/")
-        self._address_given = address != exchange.ws_url.rstrip("/")
+        self._address = (ws_url or exchange.ws_url).rstrip("/")
+        self._address_given = self._address != exchange.ws_url.rstrip("/")
         self._numbers = itertools.count(len(plans) + 1)
-        self._links = [self._create_link(number, address, plan) for number, plan in enumerate(plans, 1)]
-        self._poller = Poller(
-            exchange,
-            [track for one in polled if isinstance(track := self._tracks[one], MarketTrack)],
-            rest=self._rest,
-            settings=config,
-            clock=clock,
-            log=self._log,
-            gate=self._gate,
-            take=self._take_market,
-            observed=self._observed,
-        )
+        self._links = [self._create_link(number, plan) for number, plan in enumerate(plans, 1)]
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._poller = self._create_poller()
         self._tasks: asyncio.TaskGroup | None = None
         self._running = False
         self._ended = asyncio.Event()
@@ -164,9 +155,13 @@ class Feed:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                links = [tasks.create_task(link.keep(partial(self._receiver, link))) for link in self._links]
+                for link in self._links:
+                    self._keep(link)
                 polling = tasks.create_task(self._poller.run())
-                await asyncio.wait(links or [polling])
+                while keeping := [task for task in self._keeping if not task.done()]:
+                    await asyncio.wait(keeping)
+                if not self._keeping:
+                    await polling
                 self._poller.stop()
                 if not self._gate.stopping.is_set():
                     await self._settle_books()
@@ -196,10 +191,91 @@ class Feed:
         Args:
             ws_url: the address to connect to from now on; empty keeps the present one.
         """
-        for link in self._links if ws_url else ():
-            link.move(ws_url.rstrip("/") + link.plan.path)
+        if ws_url:
+            self._address, self._address_given = ws_url.rstrip("/"), True
+            for link in self._links:
+                link.move(self._address + link.plan.path)
         results = await asyncio.gather(*(link.replaced() for link in self._links))
         return all(results)
+
+    def add(self, subscriptions: Sequence[Subscription], resume: Mapping[str, ResumePoint]) -> None:
+        """Collect more from now on, over the connections that there are as far as their limits allow.
+
+        Args:
+            resume: per symbol, where its recording ended, if there is one already.
+        """
+        new = [one for one in subscriptions if one not in self._tracks]
+        for subscription in new:
+            self._add_track(subscription, resume.get(subscription.symbol, ResumePoint()))
+        polled = set(self._exchange.polled_streams)
+        for plan in self._exchange.plan([one for one in new if one.stream not in polled], raw_trades=self._raw_trades):
+            self._carry(plan)
+        if any(one.stream in polled for one in new):
+            self._poll_anew()
+        self._owners = None
+
+    def remove(self, symbols: Collection[str]) -> None:
+        """Collect nothing more of some symbols; the others are not disturbed."""
+        gone = [track for subscription, track in self._tracks.items() if subscription.symbol in symbols]
+        for link in tuple(self._links):
+            leaving = {track for track in gone if track in link.tracks}
+            if leaving:
+                left = [track.subscription for track in link.tracks if track not in leaving]
+                plans = self._exchange.plan(left, raw_trades=self._raw_trades)
+                link.drop(leaving, plans[0] if plans else None)
+                if link.retired:
+                    self._links.remove(link)
+        until_us = self._exchange_now_us()
+        for track in gone:
+            del self._tracks[track.subscription]
+            if isinstance(track, BookTrack):
+                track.asked = False
+            track.finish(until_us)
+        for kind in (self._trades, self._books, self._klines):
+            for symbol in symbols:
+                kind.pop(symbol, None)
+        for key in [key for key in self._market if key[1] in symbols]:
+            del self._market[key]
+        if any(track in self._poller.tracks for track in gone):
+            self._poll_anew()
+        self._owners = None
+
+    def _carry(self, plan: ConnectionPlan) -> None:
+        """Have subscriptions carried by a connection that has room for them, or else by a new one."""
+        tracks = [self._tracks[subscription] for subscription in plan.subscriptions]
+        for link in self._links:
+            known = [track.subscription for track in link.tracks]
+            together = self._exchange.plan([*known, *plan.subscriptions], raw_trades=self._raw_trades)
+            if len(together) == 1 and together[0].path == link.plan.path:
+                link.add(tracks, together[0])
+                return
+        link = self._create_link(next(self._numbers), plan)
+        self._links.append(link)
+        self._keep(link)
+
+    def _keep(self, link: Link) -> None:
+        if self._tasks is not None:
+            self._keeping.add(self._tasks.create_task(link.keep(partial(self._receiver, link))))
+
+    def _create_poller(self) -> Poller:
+        polled = self._exchange.polled_streams
+        return Poller(
+            self._exchange,
+            [one for one in self._tracks.values() if one.stream in polled and isinstance(one, MarketTrack)],
+            rest=self._rest,
+            settings=self._settings,
+            clock=self._clock,
+            log=self._log,
+            gate=self._gate,
+            take=self._take_market,
+            observed=self._observed,
+        )
+
+    def _poll_anew(self) -> None:
+        self._poller.stop()
+        self._poller = self._create_poller()
+        if self._tasks is not None:
+            self._tasks.create_task(self._poller.run())
 
     def clock_was_set(self) -> None:
         """Forget what the latencies were: our clock was set."""
@@ -251,10 +327,10 @@ class Feed:
         else:
             self._klines[track.symbol] = track
 
-    def _create_link(self, number: int, address: str, plan: ConnectionPlan) -> Link:
+    def _create_link(self, number: int, plan: ConnectionPlan) -> Link:
         return Link(
             number,
-            address + plan.path,
+            self._address + plan.path,
             plan,
             [self._tracks[subscription] for subscription in plan.subscriptions],
             exchange=self._exchange,

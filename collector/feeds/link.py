@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import nullcontext, suppress
 
 from aiolimiter import AsyncLimiter
@@ -14,7 +14,7 @@ from collector import config
 from collector.clock import Clock
 from collector.errors import CollectorError, ConnectionLost
 from collector.events import GapCause
-from collector.exchanges.base import ConnectionPlan, Exchange
+from collector.exchanges.base import ConnectionPlan, Exchange, Subscription
 from collector.feeds.allowance import Allowance
 from collector.feeds.backoff import Backoff, Verdict, judge, rotation_s, stall_limit_s, stay_away_s
 from collector.feeds.connection import Connection, Ending, Receiver, open_connection
@@ -99,8 +99,8 @@ class Line:
     """
 
     __slots__ = (
-        "begun", "bytes", "connection", "last_frame_s", "messages", "messages_seen", "newer", "number", "opened_s",
-        "overlap", "pace", "pinged_s", "settled", "subscribed_s",
+        "asked", "begun", "bytes", "connection", "last_frame_s", "messages", "messages_seen", "newer", "number",
+        "opened_s", "overlap", "pace", "pinged_s", "settled", "subscribed_s",
     )  # fmt: skip
 
     def __init__(self, number: int, pace: AsyncLimiter, *, newer: bool = False) -> None:
@@ -110,6 +110,7 @@ class Line:
         self.messages = 0
         self.bytes = 0
         self.begun: set[str] = set()
+        self.asked: frozenset[Track] = frozenset()
         self.overlap: Overlap | None = None
         self.connection: Connection | None = None
         self.opened_s = 0.0
@@ -172,7 +173,9 @@ class Link:
         self.number = number
         self.url = url
         self.plan = plan
-        self.tracks = tracks
+        self.tracks: Sequence[Track] = tuple(tracks)
+        self.retired = False
+        """It has no subscription any more, and is not to be opened again."""
         self.malformed = 0
         self.oversized = 0
         self.finished = False
@@ -204,11 +207,9 @@ class Link:
         self._earlier_slowed = 0
         self._probe = probe
         self._probes: dict[Track | None, asyncio.Task[None]] = {}
-        self._models = {
-            track: SilenceModel(floor_s=settings.first_data_timeout_s)
-            for track in tracks
-            if track.stream in WATCHED and probe is not None
-        }
+        self._models: dict[Track, SilenceModel] = {}
+        self._model(tracks)
+        self._ended_subscriptions: list[Subscription] = []
         self._watched_at_s = 0.0
         self._quiet_until_s = 0.0
         self._resubscribed: set[Track] = set()
@@ -282,6 +283,49 @@ class Link:
         self.url = url
         self._find_address = None
 
+    def add(self, tracks: Sequence[Track], plan: ConnectionPlan) -> None:
+        """Carry more subscriptions: they are asked for one by one, and the others are not disturbed.
+
+        Args:
+            plan: of all subscriptions, for the next connection.
+        """
+        self.tracks = (*self.tracks, *tracks)
+        self.plan = plan
+        self._model(tracks)
+        for track in tracks:
+            track.begin()
+        if self._state == "open":
+            self.ask_singly(tracks)
+
+    def drop(self, tracks: Collection[Track], plan: ConnectionPlan | None) -> None:
+        """Carry some subscriptions no more: they are ended, and what still comes of them is ignored.
+
+        Args:
+            plan: of those that are left, for the next connection; None where none is, and it is closed for good.
+        """
+        self.tracks = tuple(track for track in self.tracks if track not in tracks)
+        for track in tracks:
+            self._models.pop(track, None)
+            self._resubscribed.discard(track)
+            self._unsubscribe_first.discard(track)
+            if isinstance(track, BookTrack):
+                self._impatient.discard(track)
+        self._refused = deque(track for track in self._refused if track not in tracks)
+        self._renewals = deque(book for book in self._renewals if book not in tracks)
+        if plan is None:
+            self.retired = True
+            self.stop()
+            return
+        self.plan = plan
+        self._ended_subscriptions += [track.subscription for track in tracks]
+        self._wake.set()
+
+    def _model(self, tracks: Sequence[Track]) -> None:
+        if self._probe is not None:
+            for track in tracks:
+                if track.stream in WATCHED:
+                    self._models[track] = SilenceModel(floor_s=self._settings.first_data_timeout_s)
+
     def wake(self) -> None:
         """Have the link look at its state now, and not at its next tick."""
         self._wake.set()
@@ -327,9 +371,9 @@ class Link:
         """
         self._receiver = receiver
         try:
-            while await self._gate.enter():
+            while not self.retired and await self._gate.enter():
                 delay_s = await self._attempt()
-                if self.finished or self._gate.stopping.is_set():
+                if self.finished or self.retired or self._gate.stopping.is_set():
                     break
                 self._enter("waiting")
                 await self._gate.wait(delay_s)
@@ -588,6 +632,7 @@ class Link:
             self._quiet = QuietMoment(begin_s, line.opened_s + life_s * (1 - _TOO_LATE_S))
 
     async def _subscribe(self, line: Line) -> None:
+        line.asked = frozenset(self.tracks)
         for frame in self.plan.frames:
             await self._send(line, frame)
         line.subscribed_s = self._clock.monotonic_s()
@@ -608,7 +653,7 @@ class Link:
     async def _stay(self, line: Line) -> None:
         """Wait for a reason to leave, with a look at all clocks at each tick. Messages don't pass through here."""
         connection = line.open_connection
-        while connection.ending is None and self._cause is None and not self._gate.stopping.is_set():
+        while connection.ending is None and self._cause is None and not self._stops:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._tick_s()):
                     await self._wake.wait()
@@ -620,6 +665,8 @@ class Link:
             now_s = self._clock.monotonic_s()
             for each in tuple(self._lines):
                 await self._ping(each, now_s)
+            if self._ended_subscriptions:
+                await self._end_subscriptions(line)
             for book in tuple(self._impatient):
                 self.renew(book)
             if self._renewals:
@@ -629,6 +676,15 @@ class Link:
                 self._asked_s = now_s
                 await self._ask_for(line, self.asking)
 
+    @property
+    def _stops(self) -> bool:
+        return self.retired or self._gate.stopping.is_set()
+
+    async def _end_subscriptions(self, line: Line) -> None:
+        ended, self._ended_subscriptions = self._ended_subscriptions, []
+        for frame in self._exchange.unsubscribe_frames(ended, raw_trades=self._raw_trades):
+            await self._send(line, frame)
+
     async def _ask_for(self, line: Line, track: Track) -> None:
         if track in self._unsubscribe_first:
             self._unsubscribe_first.discard(track)
@@ -637,6 +693,7 @@ class Link:
         for plan in self._exchange.plan([track.subscription], raw_trades=self._raw_trades):
             for frame in plan.frames:
                 await self._send(line, frame)
+        self._expect(track, self._clock.monotonic_s())
 
     async def _ping(self, line: Line, now_s: float) -> None:
         ping_s = self._exchange.limits.ping_interval_s
@@ -750,6 +807,13 @@ class Link:
         self._rotations += 1
         self._begin_life(successor)
         now_s = self._clock.monotonic_s()
+        late = [track for track in self.tracks if track not in successor.asked]
+        for track in late:
+            # It was added while the successor was already open.
+            track.interrupt(cause)
+            track.begin()
+        self.ask_singly(late)
+        self._ended_subscriptions += [track.subscription for track in successor.asked if track not in self.tracks]
         for track in self.tracks:
             if not track.delivers:
                 self._expect(track, now_s)
@@ -794,7 +858,7 @@ class Link:
         self.oversized += ending is not None and ending.ours and ending.code == _TOO_BIG
         sentence = ending.sentence if ending is not None else "closed"
         self._record(line, "-", sentence)
-        stopping = self._gate.stopping.is_set()
+        stopping = self._stops
         self.finished = (
             ending is not None and not ending.ours and ending.code == 1000 and ending.reason == END_OF_RECORDING
         )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
@@ -183,15 +184,11 @@ class Flusher:
         self._paused_us: dict[tuple[str, str], int] = {}
         self._resumed: dict[tuple[str, str], int] = {}
         self._repairs: list[Repair] = []
+        self._new_check = partial(
+            KlineCheck, counts_raw=counts_raw, opens_at_previous_close=klines_open_at_previous_close
+        )
         known = {score.symbol: score for score in scores}
-        self._checks = {
-            symbol: KlineCheck(
-                known.get(symbol) or CandleScore(symbol),
-                counts_raw=counts_raw,
-                opens_at_previous_close=klines_open_at_previous_close,
-            )
-            for symbol in candles
-        }
+        self._checks = {symbol: self._new_check(known.get(symbol) or CandleScore(symbol)) for symbol in candles}
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._cancelled: asyncio.CancelledError | None = None
@@ -210,6 +207,24 @@ class Flusher:
         self._paused_us[symbol, stream] = last_us
         if not numbered:
             self._resumed[symbol, stream] = last_us
+
+    def admit(self, files: Mapping[tuple[str, str], StreamFile], candles: Mapping[str, CandleBuilder]) -> None:
+        """Take rows of more symbols from now on."""
+        # Replaced and not changed: the log's thread may be reading them.
+        self._files = {**self._files, **files}
+        self._candles = {**self._candles, **candles}
+        fresh = [symbol for symbol in candles if symbol not in self._checks]
+        self._checks = {**self._checks, **{symbol: self._new_check(CandleScore(symbol)) for symbol in fresh}}
+
+    async def retire(self, symbols: Collection[str]) -> None:
+        """Close the candles and the files of symbols that are not collected any more; what is written stays."""
+        async with self._turn:
+            candles = {symbol: self._candles[symbol] for symbol in symbols if symbol in self._candles}
+            self._candles = {symbol: builder for symbol, builder in self._candles.items() if symbol not in symbols}
+            outcome = await self._in_log_thread(lambda: self._finish_symbols(candles, symbols))
+            if outcome.commits:
+                self._on_commit(outcome.commits)
+            await self._judge(outcome.error)
 
     async def run(self) -> None:
         """Flush at every interval until ``stop``; a slow flush delays the next one, and they never overlap."""
@@ -527,12 +542,35 @@ class Flusher:
             except Exception as error:  # noqa: BLE001  (as above)
                 self._give_up_candles(symbol, error)
                 continue
-            if rows:
-                pending = self._pending_of(OHLCV.name, symbol)
-                first_seq = pending.next_seq
-                lines = [candle.line(seq) for seq, candle in enumerate(rows, first_seq)]
-                pending.add("".join(lines).encode(), len(lines))
-                self._tell_differences(self._checks[symbol].add_candles(rows, self._gap_test(symbol)))
+            self._add_candles(symbol, rows)
+
+    def _add_candles(self, symbol: str, rows: list[Candle]) -> None:
+        if rows:
+            pending = self._pending_of(OHLCV.name, symbol)
+            first_seq = pending.next_seq
+            lines = [candle.line(seq) for seq, candle in enumerate(rows, first_seq)]
+            pending.add("".join(lines).encode(), len(lines))
+            self._tell_differences(self._checks[symbol].add_candles(rows, self._gap_test(symbol)))
+
+    def _finish_symbols(self, candles: Mapping[str, CandleBuilder], symbols: Collection[str]) -> _Outcome:
+        """Write the open candles of symbols, and close their files."""
+        outcome = _Outcome()
+        try:
+            for symbol, builder in candles.items():
+                try:
+                    self._add_candles(symbol, builder.finish(self._gap_test(symbol)))
+                except Exception as error:  # noqa: BLE001  (whatever is wrong with its candles, its ticks are written)
+                    self._log.error("data_collection.candles_failed", symbol=symbol, reason=repr(error))
+            self._append((OHLCV.name,), outcome)
+            self._format_gaps()
+            self._append((GAPS.name,), outcome)
+        finally:
+            self._sync(outcome)
+        if outcome.error is None:
+            for file in self._files.values():
+                if file.symbol in symbols:
+                    self._csv.close_file(file)
+        return outcome
 
     def _give_up_candles(self, symbol: str, error: Exception) -> None:
         del self._candles[symbol]

@@ -108,6 +108,8 @@ class Manifest(msgspec.Struct):
     errors: int = 0
     gaps: int = 0
     open_gaps: int = 0
+    removed_symbols: list[str] = []
+    """Symbols that were collected once; their files stay."""
     lost: list[str] = []
     clock_steps: list[ClockStep] = []
     ids_ordered: bool = True

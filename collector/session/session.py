@@ -278,7 +278,7 @@ class Session:
         wanted = [stream for name in self.manifest.data_types if (stream := stream_of(name, levels)) is not None]
         if PRICES in wanted:
             wanted.append(OHLCV)
-        for symbol in self.manifest.symbols:
+        for symbol in (*self.manifest.symbols, *self.manifest.removed_symbols):
             for stream in wanted:
                 self._open(stream, symbol)
         self._note_incidents()
@@ -297,7 +297,62 @@ class Session:
         except OSError as error:
             raise LogError(f"{self.directory} could not be made: {error.strerror or error}.", permanent=True) from error
 
-    def _open(self, stream: Stream, symbol: str | None) -> None:
+    async def add_symbols(self, symbols: Sequence[str]) -> dict[str, ResumePoint]:
+        """Have files for more symbols, and keep them in the manifest; return where each one's recording ended.
+
+        Raises:
+            LogError: a file cannot be made, or is damaged; the session goes on without the symbols.
+        """
+        flusher = self._prepared()
+        opened, builders, points = await self._in_log_thread(lambda: self._open_more(symbols))
+        self._points.update(points)
+        flusher.admit(opened, builders)
+        manifest = self.manifest
+        manifest.symbols = [*manifest.symbols, *symbols]
+        manifest.removed_symbols = [symbol for symbol in manifest.removed_symbols if symbol not in symbols]
+        await self._try_to_save_manifest()
+        self._log.info("data_collection.symbols_added", symbols=list(symbols))
+        self._tell()
+        return points
+
+    async def remove_symbols(self, symbols: Collection[str]) -> None:
+        """Write what is known of some symbols, close their candles and files, and keep that in the manifest.
+
+        Their feed must have ended before; the files stay.
+        """
+        flusher = self._prepared()
+        await flusher.flush()
+        await flusher.retire(symbols)
+        manifest = self.manifest
+        manifest.symbols = [symbol for symbol in manifest.symbols if symbol not in symbols]
+        manifest.removed_symbols = [*manifest.removed_symbols, *symbols]
+        await self._try_to_save_manifest()
+        self._log.info("data_collection.symbols_removed", symbols=sorted(symbols))
+        self._tell()
+
+    def _open_more(
+        self, symbols: Sequence[str]
+    ) -> tuple[dict[tuple[str, str], StreamFile], dict[str, CandleBuilder], dict[str, ResumePoint]]:
+        levels = self.manifest.book_levels
+        wanted = [stream for name in self.manifest.data_types if (stream := stream_of(name, levels)) is not None]
+        if PRICES in wanted:
+            wanted.append(OHLCV)
+        streams = dict(self._streams)  # replaced and not changed: others may be reading it
+        for symbol in symbols:
+            for stream in wanted:
+                if (stream.name, symbol) not in streams:
+                    self._open(stream, symbol, streams)
+        self._streams = streams
+        self._note_incidents()
+        points = {symbol: self._resume_point(symbol) for symbol in symbols}
+        opened = {key: file for key, file in streams.items() if key[1] in symbols}
+        builders: dict[str, CandleBuilder] = {}
+        if self._make_candles is not None and PRICES in wanted:
+            for symbol in symbols:
+                builders[symbol] = self._make_candles(symbol, self.directory, opened[PRICES.name, symbol].rows > 0)
+        return opened, builders, points
+
+    def _open(self, stream: Stream, symbol: str | None, into: dict[tuple[str, str], StreamFile] | None = None) -> None:
         record = self.manifest.record(stream.name, symbol)
         known = max(
             self._known_seq(stream, symbol),
@@ -306,7 +361,7 @@ class Session:
         )
         released = record.released if record is not None else None
         file = self.csv.open(stream, symbol, known_seq=known, released=released)
-        self._streams[stream.name, symbol or ""] = file
+        (self._streams if into is None else into)[stream.name, symbol or ""] = file
         for first, last in file.lost:
             self._enter_loss(file, first, last)
 
@@ -397,6 +452,8 @@ class Session:
 
     def _expect_resumption(self, flusher: Flusher) -> None:
         for (stream, symbol), file in self._streams.items():
+            if symbol and symbol not in self._points:
+                continue  # it was removed from the session
             last_us = self._points[symbol].last_trade_us if stream == PRICES.name else self._last_us(file)
             if stream in DATA_TYPES and last_us is not None:
                 # Only trades without ids are unknown to the feed: it reports what all others lack.

@@ -755,6 +755,10 @@ class CsvLog:
     def _mark_dirty(self, file: StreamFile) -> None:
         self._dirty[file] = None
 
+    def close_file(self, file: StreamFile) -> None:
+        """Close a file's descriptor; writing to it opens it again."""
+        self._drop_descriptor(file)
+
     def close(self) -> None:
         """Close every descriptor; what was not synced stays as it is."""
         for file in list(self._open):
