@@ -147,6 +147,11 @@ class Collection:
             exchange = create_exchange(manifest.exchange, listings)
             if not (self._order.whatever_offered or self._order.go_on):
                 check_offer(exchange, listings, manifest.data_types)
+            manifest.contracts |= {
+                listing.symbol: f"{listing.contract_size} {listing.quote if listing.inverse else listing.base}"
+                for listing in listings
+                if listing.contract_size
+            }
             if self._order.ws_url or self._order.rest_url:
                 manifest.endpoints = {"ws": public_url(ws_url), "rest": public_url(rest_url)}
             self._session = self._make_session(exchange)

@@ -22,6 +22,7 @@ def manifest_view(manifest: Manifest, status: SessionStatus) -> RenderableType:
         ("Symbols", ", ".join(manifest.symbols)),
         ("Data types", ", ".join(manifest.data_types) + (" (raw trades)" if manifest.raw_trades else "")),
         ("Book levels", str(manifest.book_levels)),
+        *[("Contract", f"{symbol}: {worth}") for symbol, worth in list(manifest.contracts.items())[:5]],
         ("Created", time_text(manifest.created_us)),
         ("Started", time_text(manifest.started_us)),
         ("Ended", time_text(manifest.ended_us)),

@@ -4,8 +4,9 @@ Sources: the exchange's pages "Websocket Market Streams" and "Market Data Endpoi
 
 Perpetual contracts (``BTCUSD_PERP``) are ``BTC_USD``, dated ones (``BTCUSD_260327``) ``BTC_USD-260327``. Every size is
 a number of contracts, and a contract is worth a fixed sum of quote currency (100 USD for BTC, 10 USD for all others),
-as the listing says: so the exact ``quote_volume`` of a trade is contracts times that sum, whatever its price. The
-exchange's candles count volumes in contracts too; their second volume is in coins, and is left out.
+as the listing says, and the manifest keeps it. ``quote_volume`` is price times contracts here too, exactly, and no
+sum of money: that is contracts times the contract's size. The exchange's candles count volumes in contracts too; their
+second volume is in coins, and is left out.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ class Manifest(msgspec.Struct):
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``clock_steps`` are when our wall clock was set while it ran. ``lost`` describes rows that were given up, in words,
     because the ledger itself may have been unwritable then.
+    ``contracts`` says, per symbol whose sizes are numbers of contracts, what one is worth (``100 USD``, ``0.01 BTC``).
     ``ids_ordered`` says whether numeric trade ids tell which of two trades at the same time came first.
     """
 
@@ -91,6 +92,7 @@ class Manifest(msgspec.Struct):
     record_raw: bool = False
     book_levels: int = BOOK_LEVELS
     recording: str = ""
+    contracts: dict[str, str] = {}
     unverified: list[str] = []
     duration_s: float | None = None
     state: str = "starting"

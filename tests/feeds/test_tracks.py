@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from collector.events import BookDelta, BookSnapshot, Kline, OffBookPrint, Trade
+from collector.events import (
+    BookDelta,
+    BookSnapshot,
+    Funding,
+    Kline,
+    Liquidation,
+    OffBookPrint,
+    OpenInterest,
+    Ticker,
+    Trade,
+)
 from collector.exchanges.base import Subscription
 from collector.feeds.sink import ResumePoint
-from collector.feeds.tracks import BookTrack, KlineTrack, Track, TradeTrack, create_track
+from collector.feeds.tracks import BookTrack, KlineTrack, MarketTrack, Track, TradeTrack, create_track
 
 T0 = 1_700_000_000_000_000
 
@@ -239,3 +249,195 @@ def test_a_status_tells_the_last_event(track_of: Any) -> None:
     assert status.synchronised is None
     assert track_of("orderbook").status(1).synchronised is False
     assert "TradeTrack" in repr(track)
+
+
+SECOND_US = 1_000_000
+
+
+def funding(second: int) -> Funding:
+    return Funding("BTC_USDT", T0 + second * SECOND_US, "0.0001", None, "1.5", None, T0)
+
+
+def liquidation(second: int) -> Liquidation:
+    return Liquidation("BTC_USDT", T0 + second * SECOND_US, "1.5", "2", "sell", T0)
+
+
+class Market:
+    """A track of another data type, and what it is told of the time."""
+
+    def __init__(self, sink: Any, stream: str, resume: ResumePoint | None = None) -> None:
+        self.now_us = T0
+        self.heard_us: int | None = None
+        self.track = MarketTrack(
+            Subscription(stream, "BTC_USDT"),
+            sink,
+            quiet=stream == "liquidations",
+            resume=resume,
+            now_us=lambda: self.now_us,
+            heard_us=lambda _track: self.heard_us,
+        )
+
+
+@pytest.fixture
+def market(bench: Any) -> Any:
+    return lambda stream, resume=None: Market(bench.sink, stream, resume)
+
+
+def holes(bench: Any) -> list[tuple[str, int | None, int | None, str]]:
+    """Return the gaps as cause, bounds in seconds, and state."""
+
+    def seconds(at_us: int | None) -> int | None:
+        return None if at_us is None else (at_us - T0) // SECOND_US
+
+    return [(gap.cause, seconds(gap.from_us), seconds(gap.to_us), gap.state) for gap in bench.sink.gaps]
+
+
+def test_an_interruption_of_the_market_is_a_hole_from_event_to_event(bench: Any, market: Any) -> None:
+    """Nothing numbers the rows: the last one before and the first one after are its bounds."""
+    track = market("funding").track
+    track.take(funding(1))
+    track.interrupt("disconnect")
+    track.begin()
+    track.interrupt("stall")
+    track.take(funding(5))
+    track.take(funding(6))
+    assert [event.timestamp_us for event in bench.sink.events["funding"]] == [
+        funding(n).timestamp_us for n in (1, 5, 6)
+    ]
+    assert holes(bench) == [("disconnect", 1, 5, "unrecoverable")]
+
+
+def test_a_long_outage_of_the_market_is_one_row_that_gets_its_end(bench: Any, market: Any) -> None:
+    """It is in the ledger while it lasts."""
+    track = market("funding").track
+    track.take(funding(1))
+    track.notice_data(0)
+    track.interrupt("disconnect")
+    track.call_lost()
+    track.begin()
+    track.take(funding(60))
+    track.notice_data(10)
+    track.due(20)
+    track.finish(T0 + 100 * SECOND_US)
+    assert holes(bench) == [("disconnect", 1, None, "open"), ("disconnect", 1, 60, "unrecoverable")]
+    assert track.gaps == 1
+
+
+def test_an_outage_of_the_market_that_does_not_end_is_closed_with_the_feed(bench: Any, market: Any) -> None:
+    """Up to then nothing came."""
+    track = market("funding").track
+    track.take(funding(1))
+    track.interrupt("disconnect")
+    track.finish(T0 + 9 * SECOND_US)
+    assert holes(bench)[-1] == ("disconnect", 1, 9, "unrecoverable")
+
+
+def test_a_resumed_session_lacks_the_market_since_its_last_row(bench: Any, market: Any) -> None:
+    """A quiet stream has no row for hours: it lacks what was since any stream's last one."""
+    resume = ResumePoint(last_event_us=T0 + 3 * SECOND_US, last_other_us={"funding": T0 + 2 * SECOND_US})
+    market("funding", resume).track.take(funding(8))
+    market("liquidations", resume).track.take(liquidation(9))
+    assert holes(bench) == [("restart", 2, 8, "unrecoverable"), ("restart", 3, 9, "unrecoverable")]
+
+
+def test_a_quiet_stream_is_whole_while_its_connection_was_and_again_once_accepted(bench: Any, market: Any) -> None:
+    """Its own events say nothing of when it broke: what was heard last on the connection does."""
+    quiet = market("liquidations")
+    track = quiet.track
+    track.begin()
+    track.expect(0)
+    assert not track.overdue(1000, 10)
+    track.take(liquidation(1))
+    quiet.heard_us = T0 + 50 * SECOND_US
+    track.interrupt("disconnect")
+    track.begin()
+    quiet.now_us = T0 + 58 * SECOND_US
+    track.expect(100)
+    track.due(101)
+    assert (track.state, holes(bench)) == ("waiting", [])
+    quiet.now_us = T0 + 60 * SECOND_US
+    track.due(102)
+    assert (track.state, holes(bench)) == ("live", [("disconnect", 50, 60, "unrecoverable")])
+
+
+def test_a_refused_quiet_stream_is_not_called_live(market: Any) -> None:
+    """Nothing will be told."""
+    track = market("liquidations").track
+    track.begin()
+    track.expect(0)
+    track.call_silent("rejected", T0, "no such channel")
+    track.due(100)
+    assert track.state == "rejected"
+
+
+def test_what_an_answer_repeats_is_no_row(bench: Any, market: Any) -> None:
+    """An exchange that is asked more often than it counts says the same again; over a websocket that is a new event."""
+    track = market("open_interest").track
+    for received in (1, 2):
+        track.take(OpenInterest("BTC_USDT", T0, "5", None, received, "rest"))
+    track.take(OpenInterest("BTC_USDT", T0 + 1, "5", None, 3, "rest"))
+    assert (len(bench.sink.events["open_interest"]), track.duplicates, track.received) == (2, 1, 3)
+    other = market("funding").track
+    other.take(funding(1))
+    other.take(funding(1))
+    assert len(bench.sink.events["funding"]) == 2
+
+
+def test_a_time_of_ours_is_not_the_exchanges(market: Any) -> None:
+    """Best prices without a time must not move the exchange's clock."""
+    track = market("tickers").track
+    track.take(Ticker("BTC_USDT", T0, "1", "1", "2", "1", 5, T0, timed=False))
+    assert track.sample() is None
+    track.take(Ticker("BTC_USDT", T0 + 5, "1", "1", "2", "1", 6, T0 + 9))
+    assert (track.sample(), track.latency_us) == (T0 + 5, 4)
+
+
+def candle(minute: int, *, closed: bool) -> Kline:
+    start_us = T0 // 60_000_000 * 60_000_000 + minute * 60_000_000
+    return Kline("BTC_USDT", "1m", start_us, "1", "1", "1", "1", "1", "1", 1, "1", closed, start_us + 1, T0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "missing"),
+    [
+        ((1, False), (1, False), None),
+        ((1, True), (2, False), None),
+        ((1, False), (2, False), (1, 1, 1)),
+        ((1, True), (5, False), (2, 4, 3)),
+    ],
+)
+def test_recorded_candles_lack_those_that_ended_unseen(
+    bench: Any, before: tuple[int, bool], after: tuple[int, bool], missing: tuple[int, int, int] | None
+) -> None:
+    """An outage within a minute costs none; the bounds are the starts of the first and the last one that is missing."""
+    track = KlineTrack(Subscription("klines", "BTC_USDT"), bench.sink, recorded=True)
+    track.take(candle(before[0], closed=before[1]))
+    track.interrupt("disconnect")
+    track.call_lost()
+    track.begin()
+    track.take(candle(after[0], closed=after[1]))
+    found = [(gap.from_us, gap.to_us, gap.expected_rows) for gap in bench.sink.gaps]
+    assert found == (
+        []
+        if missing is None
+        else [(candle(missing[0], closed=True).start_us, candle(missing[1], closed=True).start_us, missing[2])]
+    )
+
+
+def test_candles_that_are_only_compared_have_no_holes(bench: Any) -> None:
+    """They are no file of the session."""
+    track = KlineTrack(Subscription("klines", "BTC_USDT"), bench.sink)
+    track.take(candle(1, closed=True))
+    track.interrupt("disconnect")
+    track.take(candle(5, closed=True))
+    track.finish(T0)
+    assert bench.sink.gaps == []
+
+
+def test_a_resumed_session_lacks_the_candles_since_its_last_row(bench: Any) -> None:
+    """The last row is a final candle: the next minute's is due."""
+    last_us = candle(1, closed=True).start_us
+    track = KlineTrack(Subscription("klines", "BTC_USDT"), bench.sink, recorded=True, recorded_us=last_us)
+    track.take(candle(4, closed=False))
+    (gap,) = bench.sink.gaps
+    assert (gap.cause, gap.expected_rows, gap.from_us) == ("restart", 2, candle(2, closed=True).start_us)

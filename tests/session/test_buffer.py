@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, Liquidation, Ticker, Trade
 from collector.session.buffer import SessionBuffer
 
 SYMBOLS = ("BTC_USDT", "ETH_USDT")
@@ -112,6 +112,34 @@ def test_the_newest_exchange_time_is_in_the_batch() -> None:
     assert buffer.swap().observed == {}
 
 
+def test_candles_are_rows_where_they_are_recorded() -> None:
+    """Final ones, or each state of them; and they are compared, whether or not they are rows."""
+    for recorded, rows in (("none", 0), ("closed", 1), ("all", 2)):
+        buffer = SessionBuffer(10, klines=recorded)  # type: ignore[arg-type]
+        buffer.add_kline(kline(closed=False))
+        buffer.add_kline(kline(closed=True))
+        batch = buffer.swap()
+        assert (len(batch.others.get("klines", ())), batch.rows, buffer.received) == (rows, rows, rows)
+        assert len(batch.klines) == 1
+
+
+def test_dropped_rows_of_other_data_types_are_named() -> None:
+    """Per symbol and stream, with the numbers of the updates where there are any."""
+    buffer = SessionBuffer(1)
+    for number in range(4):
+        buffer.add_event("tickers", Ticker("BTC_USDT", 5 + number, "1", "1", "2", "1", 70 + number, 9))
+        buffer.add_event("liquidations", Liquidation("BTC_USDT", 5 + number, "1", "1", "buy", 9))
+    buffer.end_runs()
+    found = {
+        gap.stream: (gap.cause, gap.from_us, gap.to_us, gap.from_id, gap.to_id, gap.expected_rows)
+        for gap in buffer.swap().gaps
+    }
+    assert found == {
+        "tickers": ("overflow", 6, 8, 71, 73, 3),
+        "liquidations": ("overflow", 5, 8, None, None, 4),
+    }
+
+
 class Buffered(RuleBasedStateMachine):
     """Any interleaving of adding, swapping, writing and giving up."""
 
@@ -121,6 +149,7 @@ class Buffered(RuleBasedStateMachine):
         self.in_flight = 0
         self.next_id = dict.fromkeys(SYMBOLS, 0)
         self.added = 0
+        self.others = 0
         self.taken: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
         self.gaps: list[Gap] = []
 
@@ -131,11 +160,20 @@ class Buffered(RuleBasedStateMachine):
             self.next_id[symbol] += 1
             self.added += 1
 
+    @rule(symbol=st.sampled_from(SYMBOLS), count=st.integers(1, 10))
+    def add_others(self, symbol: str, count: int) -> None:
+        for _ in range(count):
+            self.buffer.add_event("liquidations", Liquidation(symbol, 5, "1", "1", "buy", 9))
+            self.added += 1
+            self.others += 1
+
     @rule()
     def swap(self) -> None:
         batch = self.buffer.swap()
         self.in_flight += batch.rows
-        self.gaps += batch.gaps
+        self.gaps += [gap for gap in batch.gaps if gap.stream == "prices"]
+        self.others -= sum(map(len, batch.others.values()))
+        self.others -= sum(gap.expected_rows or 0 for gap in batch.gaps if gap.stream != "prices")
         for event in batch.trades:
             self.taken[event.symbol].append(int(event.trade_id))
 
@@ -161,6 +199,7 @@ class Buffered(RuleBasedStateMachine):
         """What was taken and what the gaps name are together everything, each once."""
         self.buffer.end_runs()
         self.swap()
+        assert self.others == 0
         for symbol in SYMBOLS:
             named = [i for gap in self.gaps if gap.symbol == symbol for i in range(gap.from_id, gap.to_id + 1)]  # type: ignore[arg-type, operator]
             assert sorted(named + self.taken[symbol]) == list(range(self.next_id[symbol]))

@@ -18,14 +18,14 @@ from structlog.typing import FilteringBoundLogger
 from collector.candles.aggregator import Aggregator
 from collector.candles.clock import ExchangeClock
 from collector.clock import ManualClock
-from collector.events import BookTop, Gap, Kline, Trade
+from collector.events import BookTop, Gap, Kline, Liquidation, Ticker, Trade
 from collector.session.buffer import SessionBuffer
 from collector.session.flusher import Flusher
 from collector.session.gaps import GapLedger
 from collector.storage.csv_log import Commit, CsvLog
 from collector.storage.failing_files import FailingFiles
 from collector.storage.files import OperatingSystem
-from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
+from collector.streams import GAPS, LIQUIDATIONS, OHLCV, ORDERBOOK, PRICES, TICKERS
 
 MINUTE_US = 60_000_000
 START_US = 1_700_000_100_000_000  # the start of a minute, and of a quarter of an hour
@@ -199,6 +199,27 @@ class TestFlushing:
         assert [found.differences[0].field for found in score.differences] == ["volume"]
         (said,) = [e for e in events.entries if e["event"] == "data_collection.candle_differs"]
         assert said["fields"] == {"volume": ("2", "3")}
+
+    def test_other_data_types_go_to_their_files(self, bench: Bench) -> None:
+        """Counted like trades; one that cannot be a row costs no other, and is named."""
+        for stream in (LIQUIDATIONS, TICKERS):
+            bench.streams[stream.name, SYMBOL] = bench.csv.open(stream, SYMBOL)
+        good = Liquidation(SYMBOL, 7, "1.5", "2", "sell", 9)
+        bench.buffer.add_event("liquidations", good)
+        bench.buffer.add_event("liquidations", Liquidation(SYMBOL, 8, "1,5", "2", "sell", 9))
+        bench.buffer.add_event("liquidations", good)
+        bench.buffer.add_event("tickers", Ticker(SYMBOL, 7, "1", "1", None, None, 5, 9))
+        run(bench.flusher.flush())
+        assert list(bench.csv.rows(bench.streams["liquidations", SYMBOL])) == [
+            ["7", "1.5", "2", "sell", str(seq), "9", "ws"] for seq in (1, 2)
+        ]
+        assert list(bench.csv.rows(bench.streams["tickers", SYMBOL])) == [["7", "1", "1", "", "", "5", "1", "9", "ws"]]
+        buffer = bench.buffer
+        assert (buffer.received, buffer.written, buffer.dropped, buffer.pending) == (4, 3, 1, 0)
+        (gap,) = bench.gaps()
+        assert (gap["stream"], gap["cause"], gap["from_time"], gap["expected_rows"]) == (
+            "liquidations", "malformed", "8", "1",
+        )  # fmt: skip
 
     def test_a_trade_that_cannot_be_a_row_costs_no_other(self, bench: Bench) -> None:
         """It is dropped, counted and named."""

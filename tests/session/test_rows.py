@@ -5,22 +5,25 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.events import BookTop, Trade
+from collector.events import BookTop, Funding, Kline, Liquidation, OpenInterest, Ticker, Trade
 from collector.session.gaps import Entry
 from collector.session.rows import (
+    FORMATS,
     MalformedRow,
     digits_of,
     format_books,
     format_gap,
     format_trades,
+    identify,
     plain,
     split_malformed,
 )
-from collector.streams import GAPS, ORDERBOOK, PRICES
+from collector.streams import DATA_TYPES, GAPS, ORDERBOOK, PRICES, STREAMS
 
 NUMBERS = st.decimals(min_value=0, max_value=10**12, allow_nan=False, allow_infinity=False, places=12).map(str)
 
@@ -157,3 +160,62 @@ def test_digits_are_all_digits(value: Decimal) -> None:
     """And the same number."""
     assert "E" not in digits_of(value)
     assert Decimal(digits_of(value)) == value
+
+
+MARKET = [
+    (
+        "funding",
+        Funding("BTC_USDT", 5, "-0.0001", 7, "60000.10", "60000", 9),
+        "5,-0.0001,7,60000.10,60000,1,9,ws",
+        "",
+    ),
+    ("funding", Funding("BTC_USDT", 5, None, None, "60000.10", None, 9), "5,,,60000.10,,1,9,ws", ""),
+    ("open_interest", OpenInterest("BTC_USDT", 5, "12.50", "7", 9), "5,12.50,7,1,9,ws", ""),
+    ("open_interest", OpenInterest("BTC_USDT", 5, "12.50", None, 9, "rest"), "5,12.50,,1,9,rest", ""),
+    ("liquidations", Liquidation("BTC_USDT", 5, "1.5", "2", "sell", 9), "5,1.5,2,sell,1,9,ws", ""),
+    ("tickers", Ticker("BTC_USDT", 5, "1.5", "2", None, None, 44, 9), "5,1.5,2,,,44,1,9,ws", 44),
+    ("tickers", Ticker("BTC_USDT", 5, "1.5", "2", "3", "4", None, 9), "5,1.5,2,3,4,,1,9,ws", ""),
+    (
+        "klines",
+        Kline("BTC_USDT", "1m", 5, "1", "3", "0.5", "2", "9", "18", 4, "5", True, 8, 9),
+        "5,1m,1,3,0.5,2,9,18,4,5,true,1,9",
+        "",
+    ),
+    (
+        "klines",
+        Kline("BTC_USDT", "1m", 5, "1", "3", "0.5", "2", "9", None, None, None, False, 8, 9),
+        "5,1m,1,3,0.5,2,9,,,,false,1,9",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("stream", "event", "line", "number"), MARKET)
+def test_other_data_types_are_lines_with_the_columns_of_their_streams(
+    stream: str, event: object, line: str, number: int | str
+) -> None:
+    """Digits stay as they are, and what the exchange did not say is an empty field."""
+    assert FORMATS[stream]([event], 1) == f"{line}\n".encode()
+    assert line.count(",") == STREAMS[stream].header.count(",")
+    assert identify(stream, event) == (5, number)
+    twice = FORMATS[stream]([event, event], 1).decode().splitlines()
+    position = STREAMS[stream].seq_index
+    assert [row.split(",")[position] for row in twice] == ["1", "2"]
+
+
+@pytest.mark.parametrize(("stream", "event", "line", "number"), MARKET)
+def test_a_value_that_would_break_its_line_is_refused(stream: str, event: object, line: str, number: int | str) -> None:
+    """Whatever a parser let through, a file holds whole lines."""
+    texts = [name for name in event.__struct_fields__ if isinstance(getattr(event, name), str) and name != "symbol"]  # type: ignore[attr-defined]
+    assert texts
+    for name in texts:
+        for broken in ("1,5", "1\n5", '"1"', "\ud800"):
+            changed = msgspec.structs.replace(event, **{name: broken})  # type: ignore[type-var]
+            with pytest.raises(MalformedRow):
+                FORMATS[stream]([event, changed], 1)
+            assert split_malformed([event, changed], FORMATS[stream]) == ([event], [changed])
+
+
+def test_every_data_type_has_a_format() -> None:
+    """A stream is one entry of the registry and one format."""
+    assert {*FORMATS, PRICES.name} == set(DATA_TYPES)
