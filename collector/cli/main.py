@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "show": Entry("collector.cli.sessions:show", "Show all that is known of a session."),
         "gaps": Entry("collector.cli.gaps:gaps", "List what is missing, and why."),
         "dashboard": Entry("collector.cli.dashboard:dashboard", "Print the dashboard's and the API's address."),
+        "export": Entry("collector.cli.export:export", "Write a session as Parquet, CSV, Arrow or for backtesters."),
         "query": Entry("collector.cli.query:query", "Ask QuestDB: a packaged question, or SQL."),
         "console": Entry("collector.cli.db:console", "Print QuestDB's address and credentials."),
     },

@@ -25,6 +25,7 @@ _MODULES_OF_EXTRAS = {
     "pandas": "research",
     "polars": "research",
     "hftbacktest": "hftbacktest",
+    "hftbacktest.data": "hftbacktest",
     "nautilus_trader": "nautilus",
 }
 
