@@ -23,6 +23,7 @@ import msgspec
 from collector.clock import Clock, SystemClock
 from collector.errors import UsageError
 from collector.sim.history_answers import DIALECTS, Answer, Dialect, Query, Refused
+from collector.sim.history_contracts import answer_about_contracts
 from collector.sim.history_market import HistoryMarket
 
 Kind = Literal[
@@ -43,6 +44,8 @@ Kind = Literal[
 KINDS: tuple[str, ...] = get_args(Kind)
 _STANDING = ("hole", "lie")
 """Faults that are not spent by happening."""
+_TIMES = ("t", "time", "start", "fundingTime", "fundingRateTimestamp", "timestamp")
+"""How sources name a row's time."""
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_BODY_BYTES = 1024 * 1024
 _ENDLESS_PAUSE_S = 0.01
@@ -288,7 +291,7 @@ class HistoryServer:
     @staticmethod
     def _answer(dialect: Dialect, record: SourceRecord, query: Query, fault: HistoryFault | None) -> _Reply:
         try:
-            answer = dialect.answer(query)
+            answer = answer_about_contracts(dialect, query) or dialect.answer(query)
         except Refused as refused:
             return _Reply(refused.answer.status, _encode(refused.answer.document))
         if fault is not None and answer.rows:
@@ -394,7 +397,9 @@ def _cut_end(rows: Sequence[Any], *, oldest: bool) -> int:
 
 
 def _time_of(row: Any) -> int:
-    return int(row[0] if isinstance(row, list) else row.get("t") or row.get("time") or row.get("start"))
+    if isinstance(row, list):
+        return int(row[0])
+    return int(next(row[name] for name in _TIMES if name in row))
 
 
 def _encode(document: object) -> bytes:
