@@ -248,30 +248,28 @@ class Repairer:
         hints = [(entry.from_id or 0, _hint_us(entry)) for entry in entries]
         known = [*found.present, *found.repaired]
         search = IdSearch(self._exchange.trades_paging, subtract(ids, known), hints)
-        if known:
-            self._session.buffer.add_repair(Repair(symbol, got=found.repaired, present=found.present))
         try:
             while (asked := search.wanted) is not None:
                 await self._ask(symbol, asked, search)
                 if len(search.found) >= _CHUNK_TRADES:
-                    await self._hand_over_ids(symbol, search, awaited)
+                    await self._hand_over_ids(symbol, search, awaited, found)
         finally:
-            await self._hand_over_ids(symbol, search, awaited)
+            await self._hand_over_ids(symbol, search, awaited, found)
 
     def _awaited(self, symbol: str, ids: Ids) -> Ids:
         if self._feed is None:
             return []
         return merge_intervals(hole for first, last in ids for hole in self._feed.holes_in(symbol, first, last))
 
-    async def _hand_over_ids(self, symbol: str, search: IdSearch, awaited: Ids) -> None:
-        if not search.found and not search.given_up:
+    async def _hand_over_ids(self, symbol: str, search: IdSearch, awaited: Ids, known: Found) -> None:
+        if not (search.found or search.given_up or known.repaired or known.present):
             return
         await self._await_room()
         if not self._session.takes_rows():
             search.found, search.given_up = [], []
             return
         # From here on nothing is awaited: what comes by itself comes before, or after.
-        got: Ids = []
+        got: Ids = list(known.repaired)
         times: dict[int, int] = {}
         for trade in search.found:
             span = covered(trade)
@@ -288,6 +286,7 @@ class Repairer:
             Repair(
                 symbol,
                 got=got,
+                present=known.present,
                 given_up=search.given_up,
                 times={number: at_us for number, at_us in times.items() if number in edges},
                 reason=search.reason,
