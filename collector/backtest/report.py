@@ -16,7 +16,8 @@ _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 24px auto; max-width: 1200px; padding: 0 16px; color: #1c2430; }
 h1 { font-size: 1.4rem; } table { border-collapse: collapse; margin: 12px 0; } td, th { padding: 3px 14px 3px 0;
 text-align: left; } td:last-child { font-variant-numeric: tabular-nums; } .warn { background: #fff4e0; border: 1px solid
-#e9b75b; padding: 10px 14px; border-radius: 8px; } .grid { display: flex; flex-wrap: wrap; gap: 40px; align-items: flex-start; }
+#e9b75b; padding: 10px 14px; border-radius: 8px; } .grid { display: flex; flex-wrap: wrap; gap: 40px;
+align-items: flex-start; }
 iframe { border: 0; width: 100%; height: 900px; }
 """
 
