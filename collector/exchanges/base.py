@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import msgspec
@@ -131,6 +132,8 @@ class Exchange(ABC):
     name: str
     ws_url: str
     """The exchange's own websocket address; config and command line may replace it."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """What a client says besides, when it opens a websocket and when it asks REST."""
     rest_url: str
     limits: Limits
     streams: tuple[str, ...] = ("prices", "orderbook", "klines")

@@ -227,11 +227,13 @@ class Gate(Exchange):
     klines_say_closed = False
     """``w`` says it, but "may be missing", says the documentation."""
 
+    _path = "/ws/v4/"
+
     def listing_request(self) -> Request:
         return Request(f"{_API}/currency_pairs")
 
     def parse_listing(self, body: bytes) -> list[Listing]:
-        answer = read_answer(_LISTING, body, "the list of currency pairs", _words)
+        answer = read_answer(_LISTING, body, "the list of currency pairs", words_of)
         answer.sort(key=lambda listed: listed.status != "tradable")
         symbols = symbols_once((f"{listed.base}_{listed.quote}", listed.id) for listed in answer)
         return [
@@ -257,7 +259,7 @@ class Gate(Exchange):
         try:
             update = _decode(frame)
         except UNREADABLE as error:
-            return _other(frame, error)
+            return read_answer_frame(frame, error, _KNOWN)
         if update.event != "update":
             return ()
         if type(update) is _TradeUpdate:
@@ -274,7 +276,7 @@ class Gate(Exchange):
         return Request(f"{_API}/order_book", {"currency_pair": self._native(symbol), "limit": "100", "with_id": "true"})
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
-        answer = read_answer(_BOOK, body, f"the order book of {symbol}", _words)
+        answer = read_answer(_BOOK, body, f"the order book of {symbol}", words_of)
         require_levels(answer.bids, answer.asks)
         return BookSnapshot(symbol, answer.update * 1000, answer.id, answer.bids, answer.asks, received_us)
 
@@ -298,7 +300,7 @@ class Gate(Exchange):
         return Request(f"{_API}/trades", {"currency_pair": self._native(symbol), "limit": "1000"})
 
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
-        answer = read_answer(_TRADE_ROWS, body, f"the trades of {symbol}", _words)
+        answer = read_answer(_TRADE_ROWS, body, f"the trades of {symbol}", words_of)
         trades = []
         for row in answer:
             require_price_and_size(row.price, row.size)
@@ -312,7 +314,7 @@ class Gate(Exchange):
         return Request(f"{_API}/tickers")
 
     def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
-        return {row.native: volume(row.volume) for row in read_answer(_VOLUMES, body, "the volumes", _words)}
+        return {row.native: volume(row.volume) for row in read_answer(_VOLUMES, body, "the volumes", words_of)}
 
     def channel_of(self, frame: bytes | str) -> str | None:
         try:
@@ -332,9 +334,9 @@ class Gate(Exchange):
         if asked is None or asked.event != "subscribe":
             return ()
         payload = [word for word in asked.payload if isinstance(word, str)]
-        if asked.channel == _CHANGES:
+        if asked.channel.endswith(".order_book_update"):
             payload = payload[:1]
-        elif asked.channel == _CANDLES:
+        elif asked.channel.endswith(".candlesticks"):
             payload = ["_".join(payload)]
         return [f"{asked.channel}:{_pair(word)}" for word in payload]
 
@@ -351,7 +353,7 @@ class Gate(Exchange):
             f'{{{_NO_TIME}"id":{number},"channel":"{channel}","event":"subscribe","payload":{_json(payload)}}}'
             for number, (channel, payload) in enumerate(requests, 1)
         ]
-        return ConnectionPlan("/ws/v4/", tuple(frames), tuple(subscriptions), tuple(range(1, len(frames) + 1)))
+        return ConnectionPlan(self._path, tuple(frames), tuple(subscriptions), tuple(range(1, len(frames) + 1)))
 
     def _requests(self, subscriptions: Sequence[Subscription]) -> Iterable[tuple[str, Sequence[str]]]:
         """Yield what to subscribe to: many markets at once for trades and quotes, one at a time otherwise."""
@@ -456,13 +458,14 @@ def _client_frame(frame: str | None) -> _ClientFrame | None:
         return None
 
 
-def _words(body: bytes) -> str:
+def words_of(body: bytes) -> str:
+    """Return the exchange's own words from the body of an error."""
     refusal = _REFUSAL.decode(body)
     return f"{refusal.message} ({refusal.label})" if refusal.label else refusal.message
 
 
-def _other(frame: bytes | str, error: BaseException) -> Sequence[Event]:
-    """Read an answer to a request; return nothing for an update that we don't read; raise for a broken frame."""
+def read_answer_frame(frame: bytes | str, error: BaseException, known: frozenset[str]) -> Sequence[Event]:
+    """Read an answer to a request; return nothing for an update of no known channel; raise for a broken frame."""
     message = document(frame)
     if isinstance(message, dict) and message.get("event") != "update":
         try:
@@ -473,6 +476,6 @@ def _other(frame: bytes | str, error: BaseException) -> Sequence[Event]:
             return (Rejected(answer.id, str(answer.error.code), answer.error.message),)
         return (Acknowledged(answer.id),) if answer.event in ("subscribe", "unsubscribe") else ()
     channel = message.get("channel") if isinstance(message, dict) else None
-    if not isinstance(channel, str) or channel in _KNOWN:
+    if not isinstance(channel, str) or channel in known:
         raise MessageError(f"A frame of the channel {channel!r} cannot be read: {error}.") from error
     return ()

@@ -20,6 +20,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "coinbase": ("collector.exchanges.coinbase", "Coinbase"),
     "coinbase_advanced": ("collector.exchanges.coinbase_advanced", "CoinbaseAdvanced"),
     "gate": ("collector.exchanges.gate", "Gate"),
+    "gate_linear": ("collector.exchanges.gate_linear", "GateLinear"),
     "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
     "kraken": ("collector.exchanges.kraken", "Kraken"),
     "kucoin": ("collector.exchanges.kucoin", "Kucoin"),

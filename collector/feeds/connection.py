@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
 import msgspec
@@ -255,13 +255,19 @@ class Connection:
 
 
 async def open_connection(
-    url: str, receiver: Receiver, *, settings: config.Feed, now_us: Callable[[], int]
+    url: str,
+    receiver: Receiver,
+    *,
+    settings: config.Feed,
+    now_us: Callable[[], int],
+    headers: Mapping[str, str] | None = None,
 ) -> Connection:
     """Open a websocket connection, with every timeout and limit of the configuration and no redirects.
 
     Args:
         receiver: is called from the first message on, which may be before this returns.
         now_us: the wall clock, to read a Retry-After that is a date.
+        headers: what to say besides in the handshake.
 
     Raises:
         ExchangeRefused: the handshake was answered with an HTTP status; its ``retry_after_s`` is the exchange's.
@@ -286,6 +292,7 @@ async def open_connection(
             close_timeout=settings.close_timeout_s,
             max_size=settings.max_message_bytes,
             user_agent_header="collector",
+            additional_headers=headers,
             logger=_log,
             create_connection=create,  # type: ignore[arg-type]
         )

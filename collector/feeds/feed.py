@@ -686,4 +686,5 @@ def open_rest(
         clock=clock,
         proxy=settings.proxy,
         recorder=recorder,
+        headers=exchange.headers,
     )

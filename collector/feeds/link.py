@@ -610,7 +610,11 @@ class Link:
                     self._opening = opening
                 address = self.url if self._find_address is None else await self._find_address()
                 line.connection = await open_connection(
-                    address, self._receiver(line), settings=self._settings, now_us=self._clock.now_us
+                    address,
+                    self._receiver(line),
+                    settings=self._settings,
+                    now_us=self._clock.now_us,
+                    headers=self._exchange.headers,
                 )
         except TimeoutError:
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from decimal import Decimal
 from types import TracebackType
 from typing import Self
@@ -36,6 +37,7 @@ class Rest:
         max_bytes: the longest body that is read.
         proxy: address of a proxy; empty for none.
         recorder: is given every answer, where raw messages are kept.
+        headers: what to say besides with each request.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Rest:
         clock: Clock,
         proxy: str = "",
         recorder: Recorder | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.requests = 0
@@ -64,7 +67,7 @@ class Rest:
                 trust_env=False,
                 proxy=proxy or None,
                 follow_redirects=False,
-                headers={"User-Agent": "collector", "Accept": "application/json"},
+                headers={"User-Agent": "collector", "Accept": "application/json", **(headers or {})},
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise ConfigError(f"The proxy {proxy!r} is no address: {error}.") from error
