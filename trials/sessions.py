@@ -13,6 +13,7 @@ from collector.streams import PRICES
 from trials.oracle import Verdict, judge_replica, judge_trades
 from trials.parts import BOUND_S, Daemon, Database, Exchange, TrialError
 
+_STOP_BOUND_S = 300.0
 START_US = 1_700_000_000_000_000
 
 
@@ -34,7 +35,7 @@ def let_grow(daemon: Daemon, session_id: str, rows: int = 200, bound_s: float = 
 
 def finish(daemon: Daemon, database: Database, exchange: Exchange, directory: Path) -> Verdict:
     """Stop everything in order, wait until it is delivered, and judge what is left."""
-    daemon.ask("stop", every=True)
+    daemon.ask("stop", every=True, timeout_s=_STOP_BOUND_S)  # a long session's files are hashed at its end
     daemon.wait_delivered()
     database.wait_applied()
     verdict = Verdict()
