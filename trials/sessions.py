@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def write_session(directory: Path, rows: int = 0, *, times_us: Sequence[int] | N
     manifest.files.append(FileRecord("prices", "BTC_USDT", "BTC_USDT/prices.csv", count, next_seq=count + 1))
     save_manifest(directory, manifest, OperatingSystem())
     return directory
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has used; raise TrialError where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError as error:
+        raise TrialError("this system does not tell a process's CPU time") from error
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_bytes(pid: int) -> int:
