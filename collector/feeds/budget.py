@@ -22,6 +22,7 @@ class Budget:
         pace_s: the least time from one request to the next, in seconds; 0 for none.
         used_header: the answer's header that says how much of the minute's weight has been used; empty for none.
             Other programs at the same address count there too.
+        ban: until when the host wants to be left alone, shared by all budgets of its address.
         live: returns the allowance of live feeds at the same host, where there is one: its bans are this one's, and
             what is spent here is gone there.
         sleep: waits, for tests.
@@ -35,6 +36,7 @@ class Budget:
         clock: Clock,
         pace_s: float = 0.0,
         used_header: str = "",
+        ban: Ban | None = None,
         live: Callable[[], Allowance | None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -47,7 +49,7 @@ class Budget:
         self._live = live
         self._clock = clock
         self._sleep = sleep
-        self._ban = Ban(clock)
+        self._ban = ban or Ban(clock)
         self._free_at_s = 0.0
 
     @property

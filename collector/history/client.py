@@ -18,7 +18,7 @@ from collector.errors import CollectorError, ConnectionLost, ExchangeRefused, Me
 from collector.exchanges.base import Request
 from collector.exchanges.candle_sources.base import HistorySource, SourceLimits
 from collector.exchanges.candle_sources.walk import Pages
-from collector.feeds.allowance import Allowance
+from collector.feeds.allowance import Allowance, Ban
 from collector.feeds.backoff import Backoff, Verdict, stay_away_s
 from collector.feeds.budget import Budget
 from collector.feeds.rest import Rest
@@ -79,7 +79,8 @@ class HistoryClient:
         self._proxy = proxy
         self._random = random
         self._sleep = sleep
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[tuple[str, SourceLimits], _Host] = {}
+        self._bans: dict[str, Ban] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,13 +98,11 @@ class HistoryClient:
 
     def banned_s(self, source: HistorySource) -> float:
         """For how many more seconds a source wants no request; 0 where it does not mind."""
-        host = self._hosts.get(self._address(source))
-        return 0.0 if host is None else host.rest.banned_s
+        return self._host(source).rest.banned_s
 
     def requests(self, source: HistorySource) -> int:
-        """Return how many requests were sent to a source's address."""
-        host = self._hosts.get(self._address(source))
-        return 0 if host is None else host.rest.requests
+        """Return how many requests were sent within a source's limits, by all who share them."""
+        return self._host(source).rest.requests
 
     async def get(self, source: HistorySource, request: Request) -> bytes:
         """Return the body of an answer; what fails by itself is tried again.
@@ -155,16 +154,17 @@ class HistoryClient:
             raise source.refusal(error.status, error.body, error.retry_after_s, words=error.message) from error
 
     def _host(self, source: HistorySource) -> _Host:
-        address = self._address(source)
-        host = self._hosts.get(address)
+        """Return the connection and the budget: sources at one address share bans, and where they are equal, limits."""
+        address, limits = self._address(source), self._limits_of(source)
+        host = self._hosts.get((address, limits))
         if host is None:
-            limits = self._limits_of(source)
             budget = Budget(
                 limits.weight,
                 limits.per_s,
                 clock=self._clock,
                 pace_s=limits.pace_s,
                 used_header=limits.used_header,
+                ban=self._bans.setdefault(address, Ban(self._clock)),
                 live=lambda: self._live.get(address),
                 sleep=self._sleep,
             )
@@ -176,7 +176,7 @@ class HistoryClient:
                 clock=self._clock,
                 proxy=self._proxy,
             )
-            host = self._hosts[address] = _Host(rest, budget)
+            host = self._hosts[address, limits] = _Host(rest, budget)
         return host
 
     def _limits_of(self, source: HistorySource) -> SourceLimits:

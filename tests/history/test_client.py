@@ -13,7 +13,8 @@ from collector.errors import ConnectionLost, MessageError, SourceRefused
 from collector.exchanges.base import Limits
 from collector.exchanges.candle_sources.base import SourceLimits
 from collector.exchanges.candle_sources.intervals import DAY_US, HOUR_US
-from collector.exchanges.candle_sources.registry import SOURCES
+from collector.exchanges.candle_sources.registry import SOURCES, create_funding_source
+from collector.exchanges.candle_sources.series import SeriesWalk
 from collector.exchanges.candle_sources.walk import Walk, walk
 from collector.feeds.allowance import Allowance
 from collector.sim.history import HistoryFault
@@ -233,6 +234,24 @@ def test_live_feeds_and_history_share_bans(client_bench: Any, run: Any) -> None:
                 with pytest.raises(SourceRefused):
                     await client.step(hours(source, 5))
                 assert live[server.rest_url("binance")].rest_ban.remaining_s > 500
+
+    run(scenario())
+
+
+def test_candles_and_funding_have_budgets_of_their_own_and_one_ban(client_bench: Any, run: Any) -> None:
+    """Where an exchange counts them apart; where it bans an address, it bans all of it."""
+
+    async def scenario() -> None:
+        async with client_bench.serving() as server, client_bench.client(server, limits={}) as client:
+            candles, funding = client_bench.source("binance_futures"), create_funding_source("binance_futures")
+            assert await client.step(hours(candles, 5))
+            walked = SeriesWalk(funding, "BTC_USDT", NOW_US - 30 * DAY_US, NOW_US, now_us=NOW_US)
+            assert len(await client.step(walked)) == 90
+            assert client.requests(candles) == client.requests(funding) == 1
+            server.faults.append(HistoryFault("418", seconds=600))
+            with pytest.raises(SourceRefused):
+                await client.step(hours(candles, 5))
+            assert client.banned_s(funding) > 500
 
     run(scenario())
 
