@@ -452,6 +452,8 @@ class Collection:
             new = [listing.symbol for listing in listings]
             if new:
                 exchange.admit(listings)
+                if self._repairer is not None:
+                    self._repairer.admit(candle_source_of(exchange, list(exchange.listing_of.values())))
                 points = await self.session.add_symbols(new)
                 feed.add(subscriptions_of(listings, manifest.data_types, exchange), points)
             if remove:

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from collector import config as configuration
 from collector.clock import Clock
-from collector.errors import CollectorError, ExchangeRefused, MessageError
+from collector.errors import CollectorError, MessageError
 from collector.events import (
     Acknowledged,
     BookDelta,
@@ -59,7 +59,8 @@ _ON_ITS_WAY_S = 2.0
 """How late an event may be on a stream, and still not be missing."""
 _SAME_MOMENT_US = 5_000_000
 """By how much a trade must be newer than a candle to be missing in it: candles come every few seconds."""
-_BAD_REQUEST = 400
+_NO_SUCH_SYMBOL = (400, 404)
+_LISTING_INTERVAL_S = 600.0
 
 
 class Feed:
@@ -144,6 +145,8 @@ class Feed:
         self._fetches: set[asyncio.Task[None]] = set()
         self._owners: dict[str, list[Track]] | None = None
         self._latency = LatencyWindow()
+        self._traded: frozenset[str] = frozenset()
+        self._listed_s = float("-inf")
         self._newest_us: int | None = None
         self._newest_s = 0.0
         self._complained_s = float("-inf")
@@ -552,16 +555,27 @@ class Feed:
         received = track.received
         try:
             missed = await self._misses(track)
-        except ExchangeRefused as error:
-            return "refused" if error.status == _BAD_REQUEST else "unknown"
         except CollectorError as error:
             self._log.info("feed.silence_not_checked", symbol=track.symbol, stream=track.stream, reason=str(error))
-            return "unknown"
+            refusal = isinstance(error, MessageError) or getattr(error, "status", 0) in _NO_SUCH_SYMBOL
+            return "refused" if refusal and not await self._is_traded(track.symbol) else "unknown"
         if missed:
             await self._gate.wait(min(_ON_ITS_WAY_S, self._settings.first_data_timeout_s / 4))
         if missed is None:
             return "unknown"
         return "missed" if missed and track.received == received else "quiet"
+
+    async def _is_traded(self, symbol: str) -> bool:
+        """Return whether the exchange's list has a symbol among those that are traded; it is asked now and then."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._listed_s >= _LISTING_INTERVAL_S:
+            self._listed_s = now_s
+            try:
+                listed = await fetch_listing(self._exchange, self._rest)
+            except CollectorError:
+                return True
+            self._traded = frozenset(listing.symbol for listing in listed if listing.active)
+        return not self._traded or symbol in self._traded
 
     async def _misses(self, track: Track) -> bool | None:
         """Return whether the exchange has something that a stream did not bring; None where nobody can tell."""

@@ -522,12 +522,12 @@ class Link:
             self._log.error("feed.symbol_refused", symbol=track.symbol, stream=track.stream)
             return
         self._call_silent(track, verdict)
+        model.missed(now_s)
         if track in self._resubscribed:
             self._resubscribed.discard(track)
             self.replace("stall")
         else:
             self._resubscribed.add(track)
-            model.begin(now_s)
             self._unsubscribe_first.add(track)
             self.ask_singly([track])
 
@@ -573,8 +573,13 @@ class Link:
         while True:
             try:
                 await self._stay(line)
-            finally:
-                successor = await self._close(line)
+            except ConnectionLost:
+                self._wake.set()  # it ended while something was sent; how it ended is looked at now
+            except BaseException:
+                await self._cancel_successor()
+                await self._close(line)
+                raise
+            successor = await self._close(line)
             connection = line.open_connection
             if connection.failure is not None and successor is None:
                 raise connection.failure
@@ -902,6 +907,7 @@ class Link:
         """Judge a connection that was open and has ended; return the delay before the next one."""
         self._cause = self._cause or self._replace_because
         self._replace_because = None
+        self._answer_replaced(False)
         self._raise_at_s = float("-inf")
         sentence = ending.sentence
         lived_s = self._clock.monotonic_s() - self._opened_s

@@ -64,6 +64,7 @@ class SilenceModel:
     def __init__(self, *, floor_s: float) -> None:
         self.checks = 0
         """How often it was checked since its last event."""
+        self._misses = 0
         self._floor_s = floor_s
         self._long = _Average(_LONG_S, _PRIOR_S)
         self._short = _Average(_SHORT_S, 0.0)
@@ -75,7 +76,8 @@ class SilenceModel:
 
     def begin(self, now_s: float) -> None:
         """Note that data is due from now on: a subscription was asked for."""
-        self._since_s = self._not_before_s = now_s
+        self._since_s = now_s
+        self._not_before_s = max(self._not_before_s, now_s)
         self.checks = 0
 
     def note(self, now_s: float, received: int) -> None:
@@ -92,7 +94,7 @@ class SilenceModel:
         if events:
             self._expected_rate = min(max(self._long.rate, _MIN_RATE), _MAX_RATE)
             self._since_s = now_s
-            self.checks = 0
+            self.checks = self._misses = 0
             self._not_before_s = now_s
 
     def silent_s(self, now_s: float) -> float:
@@ -118,6 +120,12 @@ class SilenceModel:
         """Note that a check found nothing wrong, or could not tell: the next one is twice as far away."""
         self.checks += 1
         self._not_before_s = now_s + min(self.patience_s() * 2.0 ** min(self.checks, 10), CEILING_S)
+
+    def missed(self, now_s: float) -> None:
+        """Note that it was asked for again: where that doesn't help, the next time is twice as far away."""
+        self._misses += 1
+        self._since_s = now_s
+        self._not_before_s = now_s + min(self._floor_s * 2.0 ** min(self._misses - 1, 10), CEILING_S)
 
     @property
     def activity(self) -> float | None:

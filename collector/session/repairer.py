@@ -138,6 +138,10 @@ class Repairer:
         self._waiting: dict[str, tuple[float, Backoff]] = {}
         self._no_candles: set[str] = set()
 
+    def admit(self, candles: CandleSource | None) -> None:
+        """Have the minutes of more symbols, too: the session collects them from now on."""
+        self._candles = candles
+
     async def run(self) -> None:
         """Repair whatever the ledger says is missing, as it appears, until cancelled."""
         while True:

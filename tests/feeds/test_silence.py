@@ -186,3 +186,51 @@ def test_a_quiet_market_raises_no_alarm(bench: Any) -> None:
         assert not [event for level, event, _ in bench.log.events if level in ("warning", "error")]
 
     uvloop.run(scenario())
+
+
+def test_a_symbol_that_was_delisted_is_its_own_state(bench: Any, words: Any, run: Any) -> None:
+    """One symbol falls silent, REST refuses it, and it has gone from the list: rejected; the other goes on."""
+
+    async def behave(connection: Any, _: int) -> None:
+        await words.subscribed(connection)
+        await connection.send(words.trade(7, native="ETHUSDT"))
+        for number in range(1, 100_000):
+            await connection.send(words.trade(number))
+            await asyncio.sleep(0.005)
+
+    def rest(path: str) -> tuple[int, dict[str, str], bytes]:
+        if "exchangeInfo" in path:
+            listed = b'{"symbols":[{"symbol":"BTCUSDT","status":"TRADING","baseAsset":"BTC","quoteAsset":"USDT"}]}'
+            return 200, {}, listed
+        return 400, {}, b'{"code":-1121,"msg":"Invalid symbol."}'
+
+    async def scenario() -> None:
+        async with bench.serving(behave) as server:
+            server.rest = rest
+            settings = {"first_data_timeout_s": 0.3}
+            feed = bench.feed(server, "prices/BTC_USDT", "prices/ETH_USDT", settings=settings)
+            async with bench.running(feed):
+                await bench.until(lambda: feed.status().streams[1].state == "rejected")
+                before = len(bench.sink.ids())
+                await bench.until(lambda: len(bench.sink.ids()) > before + 50)
+                assert feed.status().streams[0].state == "live"
+                assert server.opened == 1
+        assert {(gap.symbol, gap.cause) for gap in bench.sink.gaps} == {("ETH_USDT", "rejected")}
+
+    run(scenario())
+
+
+def test_asking_again_in_vain_becomes_rarer() -> None:
+    """A subscription that stays deaf whatever is done is not asked for ever more often."""
+    model = SilenceModel(floor_s=FLOOR_S)
+    model.begin(0)
+    asked = []
+    for second in range(4000):
+        model.note(second, 0)
+        if model.suspicious(second):
+            asked.append(second)
+            model.missed(second)
+            model.begin(second)  # as when a successor takes over
+    waits = [later - earlier for earlier, later in pairwise(asked)]
+    assert waits == sorted(waits)
+    assert len(asked) <= 10
