@@ -100,11 +100,11 @@ def backlog(folder: Path, *, rows: int) -> dict[str, Any]:
         daemon.ask("import", session=str(warm), timeout_s=600)
         before = peak_bytes(daemon.pid)
         directory = write_session(folder / "session_backlog", rows)
-        used_s = cpu_s(daemon.pid), cpu_s(database.server.pid)
+        used_s = cpu_s(daemon.pid), cpu_s(database.pid)
         begun = time.monotonic()
         daemon.ask("import", session=str(directory), timeout_s=24 * 3600)
         took_s = time.monotonic() - begun
-        used_s = cpu_s(daemon.pid) - used_s[0], cpu_s(database.server.pid) - used_s[1]
+        used_s = cpu_s(daemon.pid) - used_s[0], cpu_s(database.pid) - used_s[1]
         after = peak_bytes(daemon.pid)
         sql = "select count(), min(seq), max(seq) from tick_prices where session_id = 'backlog'"
         wait_until(lambda: database.query(sql, 600)[0][0] >= rows, "all rows to show", 60)
