@@ -142,6 +142,8 @@ class Exchange(ABC):
     """Those of ``streams`` that no websocket channel delivers: ``plan`` never sees them, ``poll_requests`` does."""
     quiet_streams: frozenset[str] = frozenset({"liquidations"})
     """Those that say something only when something happens, maybe not for hours: their silence is no fault."""
+    steady_streams: frozenset[str] = frozenset()
+    """Those that come at a steady pace whatever the market does: their silence alone says that they are lost."""
     trade_ids_contiguous: bool
     """Whether trade ids of the default trade channel count up by one, so that a jump is a hole."""
     trade_ids_ordered: bool = True

@@ -66,6 +66,7 @@ class BinanceFutures(Binance):
 
     streams = (*STREAMS, "funding", "open_interest", "liquidations")
     polled_streams = ("open_interest",)
+    steady_streams = frozenset({"funding"})  # a mark price each second
 
     _api = "/fapi/v1"
     snapshot_depth = 1000

@@ -285,6 +285,7 @@ class Okx(Exchange):
 
     name = "okx"
     streams = STREAMS
+    steady_streams = frozenset({"funding"})  # mark prices every 200 ms, or every 10 s where they don't change
     ws_url = "wss://ws.okx.com:8443"
     rest_url = "https://www.okx.com"
     limits = Limits(

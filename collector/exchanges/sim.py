@@ -16,4 +16,5 @@ class Sim(Binance):
     rest_url = "http://127.0.0.1:8765"
     streams = (*STREAMS, "funding", "open_interest", "liquidations")
     polled_streams = ("open_interest",)
+    steady_streams = frozenset({"funding"})
     candle_source = "binance"

@@ -579,6 +579,8 @@ class Feed:
 
     async def _misses(self, track: Track) -> bool | None:
         """Return whether the exchange has something that a stream did not bring; None where nobody can tell."""
+        if track.stream in self._exchange.steady_streams:
+            return True
         if track.stream == "orderbook":
             return await self._misses_changes(track)
         since_us = self._since_us(track)

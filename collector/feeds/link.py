@@ -323,7 +323,7 @@ class Link:
     def _model(self, tracks: Sequence[Track]) -> None:
         if self._probe is not None:
             for track in tracks:
-                if track.stream in WATCHED:
+                if track.stream in WATCHED or track.stream in self._exchange.steady_streams:
                     self._models[track] = SilenceModel(floor_s=self._settings.first_data_timeout_s)
 
     def wake(self) -> None:

@@ -18,7 +18,7 @@ Finding = Literal["missed", "quiet", "refused", "unknown"]
 the symbol (any more); nobody can tell."""
 
 WATCHED = frozenset({"prices", "orderbook", "klines"})
-"""The streams of which an exchange can be asked whether they miss something."""
+"""The streams of which an exchange can be asked whether they miss something; steady ones are watched besides."""
 
 CEILING_S = 1800.0
 """The longest patience with a stream: half an hour."""

@@ -135,6 +135,25 @@ def test_a_subscription_that_never_delivers_is_found_within_thirty_seconds(bench
     uvloop.run(scenario())
 
 
+def test_mark_prices_that_never_come_are_asked_for_again(bench: Any) -> None:
+    """They come each second whatever the market does: no answer of REST is needed to know that they are lost."""
+
+    async def scenario() -> None:
+        options = Options(symbols=SYMBOLS, rate=20, faults=[Fault(kind="silent", channel="ethusdt@markPrice@1s")])
+        async with asyncio.timeout(45), serve_exchange(options) as server:
+            feed = feed_of(bench, server, "prices", "funding", "liquidations", first_data_timeout_s=2.5)
+            async with bench.running(feed):
+                await bench.until(lambda: {e.symbol for e in bench.sink.events.get("funding", ())} == set(SYMBOLS))
+                await bench.until(lambda: bench.sink.gaps[-1].to_us is not None)
+                await bench.until(lambda: all(each.state == "live" for each in feed.status().streams))
+            assert server.counts["connections"] == 1
+        assert {(gap.symbol, gap.stream, gap.cause) for gap in bench.sink.gaps} == {
+            ("ETH_USDT", "funding", "silent_subscription")
+        }
+
+    uvloop.run(scenario())
+
+
 @pytest.mark.parametrize("kind", ["deaf", "stall"])
 def test_a_stream_that_falls_deaf_is_found_and_its_hole_is_exact(bench: Any, kind: str) -> None:
     """Others deliver, one symbol's trades don't any more: a row from its last trade on, with exactly the missing ids.
