@@ -14,7 +14,7 @@ import msgspec
 from collector.session.gaps import Entry
 
 HOUR_US = 3_600_000_000
-_MISSING = ("open", "partial", "unrecoverable")
+_MISSING = ("open", "unrecoverable")  # what a partial one still lacks is in rows of its own
 
 
 class HourCoverage(msgspec.Struct, frozen=True):
@@ -53,8 +53,9 @@ def coverage_of(
                 missing_us / 1_000_000,
                 sum(max(0, (e.expected_rows or 0) - e.repaired_rows) for e in own if e.state in _MISSING),
                 len(own),
-                sum(entry.state in ("open", "partial") for entry in own),
-                dict(Counter(str(entry.cause) for entry in own)),
+                sum(entry.state == "open" for entry in own),
+                # What a partial gap still lacks is a row of its own, and no other gap.
+                dict(Counter(str(entry.cause) for entry in own if not entry.detail.startswith("of g"))),
             )
         )
     return found

@@ -6,13 +6,12 @@ import asyncio
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from collector.api.context import Turns
 from collector.errors import UnknownName
 from collector.events import Gap
-from collector.session.gaps import GapLedger
+from collector.session.gaps import GapLedger, Repair
 from collector.session.rows import format_gap
 from collector.status import SessionStatus, SymbolStatus
 from collector.streams import GAPS
@@ -162,12 +161,13 @@ def test_gaps_and_quality_say_what_the_ledger_says(application: Application) -> 
     """Half an hour of an hour is missing, in a hole of 500 trades of which 100 were repaired."""
     directory = store_session(application.data_dir, "s1", created_us=0, started_us=0, ended_us=3_600_000_000)
     ledger = GapLedger()
-    entry = ledger.record(Gap("BTC_USDT", "prices", "disconnect", 0, 1_800_000_000, 1, 500, 500), 5)
-    entry = msgspec.structs.replace(entry, state="partial", repaired_rows=100, revision=1)
-    (directory / "gaps.csv").write_bytes(GAPS.header.encode() + format_gap(entry, 1))
+    ledger.record(Gap("BTC_USDT", "prices", "disconnect", 0, 1_800_000_000, 1, 500, 500), 5)
+    ledger.repair(Repair("BTC_USDT", got=[(1, 100)]))
+    rows = [format_gap(entry, seq) for seq, entry in enumerate(ledger.entries(), 1)]
+    (directory / "gaps.csv").write_bytes(GAPS.header.encode() + b"".join(rows))
     gaps = application.get(f"{SESSIONS}/s1/gaps?only_open=true").json()
     assert gaps["total"] == 1
-    assert (gaps["gaps"][0]["from_id"], gaps["gaps"][0]["to_id"], gaps["gaps"][0]["state"]) == (1, 500, "partial")
+    assert (gaps["gaps"][0]["from_id"], gaps["gaps"][0]["to_id"], gaps["gaps"][0]["state"]) == (101, 500, "open")
     quality = application.get(f"{SESSIONS}/s1/quality").json()
     (symbol,) = quality["symbols"]
     assert symbol["coverage"] == 0.5
