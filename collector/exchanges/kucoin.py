@@ -253,7 +253,7 @@ class Kucoin(Exchange):
         return Request("/api/v1/bullet-public", method="POST", weight=10)
 
     def address_from(self, body: bytes) -> str:
-        answer = read_answer(_TOKEN, body, "a token", _words).data
+        answer = read_answer(_TOKEN, body, "a token", words_of).data
         for server in answer.servers:
             if urlsplit(server.endpoint).scheme in ("ws", "wss"):
                 return f"{server.endpoint}?token={quote(answer.token, safe='')}"
@@ -263,7 +263,7 @@ class Kucoin(Exchange):
         return Request(_LISTING_PATH, weight=4)
 
     def parse_listing(self, body: bytes) -> list[Listing]:
-        answer = read_answer(_LISTING, body, "the list of symbols", _words).data
+        answer = read_answer(_LISTING, body, "the list of symbols", words_of).data
         answer.sort(key=lambda listed: not listed.active)
         symbols = symbols_once((f"{listed.base}_{listed.quote}", listed.symbol) for listed in answer)
         return [
@@ -285,7 +285,7 @@ class Kucoin(Exchange):
         try:
             message = _decode(frame)
         except UNREADABLE as error:
-            return _other(frame, error)
+            return read_answer_frame(frame, error, _SUBJECTS)
         if type(message) is _TickerMessage:
             return self._ticker(message, received_us)
         symbol = self.symbol_of.get(message.data.native)
@@ -306,7 +306,7 @@ class Kucoin(Exchange):
         return Request(_BOOK_PATH, {"symbol": self._native(symbol)}, weight=4)
 
     def parse_snapshot(self, symbol: str, body: bytes, received_us: int) -> BookSnapshot:
-        book = read_answer(_BOOK, body, f"the order book of {symbol}", _words).data
+        book = read_answer(_BOOK, body, f"the order book of {symbol}", words_of).data
         require_levels(book.bids, book.asks)
         sequence = natural(str(book.sequence))
         return BookSnapshot(symbol, book.time * 1000, sequence, book.bids, book.asks, received_us)
@@ -331,7 +331,7 @@ class Kucoin(Exchange):
         return Request("/api/v1/market/histories", {"symbol": self._native(symbol)}, weight=3)
 
     def parse_trades(self, symbol: str, body: bytes, received_us: int) -> list[Trade]:
-        answer = read_answer(_TRADES, body, f"the trades of {symbol}", _words).data
+        answer = read_answer(_TRADES, body, f"the trades of {symbol}", words_of).data
         for row in answer:
             require_price_and_size(row.price, row.size)
         trades = [
@@ -345,7 +345,7 @@ class Kucoin(Exchange):
         return Request("/api/v1/market/allTickers", weight=15)
 
     def parse_volumes(self, body: bytes) -> dict[str, Decimal]:
-        rows = read_answer(_VOLUMES, body, "the volumes", _words).data.ticker
+        rows = read_answer(_VOLUMES, body, "the volumes", words_of).data.ticker
         return {row.symbol: volume(row.turnover or "") for row in rows}
 
     def current_path(self, path: str) -> str:
@@ -383,7 +383,7 @@ class Kucoin(Exchange):
         topics += [
             f"{_CANDLES}:{self._native(asked.symbol)}_1min" for asked in subscriptions if asked.stream == "klines"
         ]
-        frames = tuple(_subscribe(str(number), topic) for number, topic in enumerate(topics, 1))
+        frames = tuple(subscribe_frame(str(number), topic) for number, topic in enumerate(topics, 1))
         return ConnectionPlan("/endpoint", frames, tuple(subscriptions), tuple(map(str, range(1, len(topics) + 1))))
 
     def _ticker(self, message: _TickerMessage, received_us: int) -> Sequence[Event]:
@@ -443,7 +443,8 @@ def _kline(message: _CandleMessage | _NewCandleMessage, symbol: str, received_us
     )
 
 
-def _subscribe(number: str, topic: str) -> str:
+def subscribe_frame(number: str, topic: str) -> str:
+    """Return the frame that asks for a topic, and for an answer."""
     frame: dict[str, Any] = {"id": number, "type": "subscribe", "topic": topic, "privateChannel": False}
     return msgspec.json.encode({**frame, "response": True}).decode()
 
@@ -455,12 +456,13 @@ def _client_frame(frame: str | None) -> _ClientFrame | None:
         return None
 
 
-def _words(body: bytes) -> str:
+def words_of(body: bytes) -> str:
+    """Return the exchange's own words from the body of an error."""
     refusal = _REFUSAL.decode(body)
     return f"{refusal.msg} (code {refusal.code})" if refusal.msg else ""
 
 
-def _other(frame: bytes | str, error: BaseException) -> Sequence[Event]:
+def read_answer_frame(frame: bytes | str, error: BaseException, known: frozenset[str]) -> Sequence[Event]:
     """Read an answer to a request; return nothing for a message that we don't read; raise for a broken frame."""
     message = document(frame)
     if isinstance(message, dict) and message.get("type") in ("ack", "error"):
@@ -473,6 +475,6 @@ def _other(frame: bytes | str, error: BaseException) -> Sequence[Event]:
         return (Rejected(answer.id, str(answer.code), answer.data),)
     if isinstance(message, dict) and isinstance(message.get("type"), str):
         subject = message.get("subject", "")
-        if isinstance(subject, str) and subject not in _SUBJECTS:
+        if isinstance(subject, str) and subject not in known:
             return ()
     raise MessageError(f"A frame cannot be read: {error}.") from error

@@ -24,6 +24,7 @@ _CLASSES: dict[str, tuple[str, str]] = {
     "hyperliquid": ("collector.exchanges.hyperliquid", "Hyperliquid"),
     "kraken": ("collector.exchanges.kraken", "Kraken"),
     "kucoin": ("collector.exchanges.kucoin", "Kucoin"),
+    "kucoin_linear": ("collector.exchanges.kucoin_linear", "KucoinLinear"),
     "mexc": ("collector.exchanges.mexc", "Mexc"),
     "okx": ("collector.exchanges.okx", "Okx"),
     "sim": ("collector.exchanges.sim", "Sim"),
