@@ -125,9 +125,17 @@ def replay(
 @click.option("--quiet", default="", help="Symbols that are not traded in each minute, comma-separated.")
 @click.option("--fault", "faults", multiple=True, help="A fault: kind:key=value,key=value.")
 @click.option("--no-limits", is_flag=True, help="Refuse no request for being too many.")
+@click.option("--remember", is_flag=True, help="Answer what was asked before with the same bytes, for measurements.")
 @click.option("--follow-parent", is_flag=True, help="End when the standard input is closed.")
 def history(
-    port: int, seed: int, symbols: str, quiet: str, faults: tuple[str, ...], no_limits: bool, follow_parent: bool
+    port: int,
+    seed: int,
+    symbols: str,
+    quiet: str,
+    faults: tuple[str, ...],
+    no_limits: bool,
+    remember: bool,
+    follow_parent: bool,
 ) -> None:
     """Serve the simulated sources of history."""
     from collector.sim.history import Options, parse_fault, serve_history
@@ -138,6 +146,7 @@ def history(
         quiet=_names(quiet),
         faults=[parse_fault(text) for text in faults],
         limits=not no_limits,
+        remember=remember,
     )
 
     async def serve(stop: asyncio.Event) -> None:

@@ -108,6 +108,7 @@ def start_history(
     quiet: Sequence[str] = (),
     faults: Sequence[str] = (),
     limits: bool = True,
+    remember: bool = False,
     timeout_s: float = 20,
 ) -> Child:
     """Start the simulated sources of history and wait until they listen; ``ready["addresses"]`` has each one's.
@@ -117,6 +118,7 @@ def start_history(
     """
     arguments = ["history", f"--port={port}", f"--seed={seed}", f"--symbols={','.join(symbols)}"]
     arguments += [f"--quiet={','.join(quiet)}", *([] if limits else ["--no-limits"])]
+    arguments += ["--remember"] if remember else []
     return _start([*arguments, *(f"--fault={fault}" for fault in faults)], timeout_s)
 
 

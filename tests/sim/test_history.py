@@ -31,7 +31,9 @@ def rows(reply: Any) -> list[Any]:
 
 def test_it_runs_as_a_child() -> None:
     """All sources under one address; faults come and go while it runs; it ends when it is told to."""
-    with start_history(symbols=["SOL_EUR"], quiet=["SOL_EUR"], faults=["500:source=okx"], limits=False) as child:
+    with start_history(
+        symbols=["SOL_EUR"], quiet=["SOL_EUR"], faults=["500:source=okx"], limits=False, remember=True
+    ) as child:
         assert set(child.ready["addresses"]) == {dialect.name for dialect in DIALECTS}
         with httpx.Client(base_url=child.rest_url, trust_env=False) as client:
             okx = "/okx/api/v5/market/candles?instId=SOL-EUR&bar=1H"
@@ -182,6 +184,20 @@ def test_pages_are_spoiled_where_they_are_told_to() -> None:
     later = server(HistoryFault("500", "okx", after=2))
     assert [later.answer("GET", target, b"").status for _ in range(4)] == [200, 200, 500, 200]
     assert later.answer("GET", KLINES, b"").status == 200
+
+
+def test_what_was_asked_before_may_be_remembered() -> None:
+    """The same bytes, and never where something is to go wrong."""
+    history = server(remember=True)
+    first = history.answer("GET", KLINES, b"")
+    assert history.answer("GET", KLINES, b"") is first
+    assert history.answer("GET", f"{KLINES}&limit=5", b"").body != first.body
+    history.faults.append(HistoryFault("500"))
+    assert history.answer("GET", KLINES, b"").status == 500
+    assert history.answer("GET", KLINES, b"").body == first.body
+    assert history.records["binance"].requests == 5
+    forgetful = server()
+    assert forgetful.answer("GET", KLINES, b"") is not forgetful.answer("GET", KLINES, b"")
 
 
 def test_a_refusal_carries_its_answer() -> None:
