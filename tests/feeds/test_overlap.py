@@ -390,3 +390,18 @@ def test_a_refused_successor_costs_nothing(bench: Any, words: Any, run: Any) -> 
         assert bench.sink.gaps == []
 
     run(scenario())
+
+
+def test_a_connection_that_reaches_its_age_is_ended(bench: Any) -> None:
+    """The simulated exchange ends what nobody replaced in time, and the feed comes back by itself."""
+
+    async def scenario() -> None:
+        options = Options(symbols=SYMBOLS, rate=100, connection_life_s=1)
+        async with asyncio.timeout(30), serve_exchange(options) as server:
+            feed = feed_of(bench, server, Sim(LISTINGS))
+            async with bench.running(feed):
+                await bench.until(lambda: feed.status().connections[0].reconnects >= 1)
+                assert "too old" in feed.status().connections[0].last_error
+            assert server._records[0].ending == "age"
+
+    uvloop.run(scenario())
