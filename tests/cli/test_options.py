@@ -114,6 +114,8 @@ def test_symbols_come_once_in_their_order() -> None:
 def test_data_types_are_known_names() -> None:
     """A misspelt one is answered with the nearest."""
     assert parse_data_types("Prices,orderbook,prices") == ("prices", "orderbook")
+    assert parse_data_types("open_interest,funding") == ("open_interest", "funding")
+    assert parse_data_types("prices,ALL") == ("all",)
     with pytest.raises(UsageError, match="prices"):
         parse_data_types("price")
     with pytest.raises(UsageError):
