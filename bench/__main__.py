@@ -33,6 +33,7 @@ BENCHMARKS = (
     "latency",
     "replay",
     "many_symbols",
+    "reading",
 )
 REPORT = PROJECT / "build" / "bench.json"
 _VERSIONS = ("collector", "websockets", "uvloop", "msgspec")

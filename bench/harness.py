@@ -72,9 +72,12 @@ class Scale:
     latency_s: float = 20.0
     memory_s: float = 30.0
     runs: int = 3
+    read_rows: int = 10_000_000
 
 
-QUICK = Scale(flood_trades=100_000, paced_s=5.0, sustained_s=10.0, latency_s=6.0, memory_s=8.0, runs=1)
+QUICK = Scale(
+    flood_trades=100_000, paced_s=5.0, sustained_s=10.0, latency_s=6.0, memory_s=8.0, runs=1, read_rows=500_000
+)
 
 
 def median(values: Sequence[float]) -> float:

@@ -45,8 +45,8 @@ def lacking(
 ) -> str:
     """Say why QuestDB does not have these symbols' rows whole; empty where it has them.
 
-    It has them where the session has ended, the rows were found in the tables after they were acknowledged (the
-    cursor's verified position), and the table counts as many rows now as the files ever had.
+    It has them where the session has ended, all rows were acknowledged, and the table counts as many now as the files
+    ever had; candles and gaps, of which a table holds fewer rows, count up to the cursor's verified position.
     """
     if manifest.state not in FINAL:
         return f"the session is {manifest.state}"
@@ -69,10 +69,12 @@ def lacking(
 
 def _has_whole(record: FileRecord, stream: Stream, cursor: Cursor, held: Held) -> bool:
     saved = next((one for one in cursor.files if (one.stream, one.symbol) == (record.stream, record.symbol)), None)
-    verified = 0 if saved is None else saved.verified.seq
+    if saved is None:
+        return record.rows == 0
     if stream.keyed:  # of a key, only the last row stands in the table: the number of the very last one must
+        verified = saved.verified.seq
         return verified == held.last_seq and (record.rows == 0 or verified >= record.next_seq - 1)
-    return held.rows == record.rows and verified >= held.last_seq
+    return held.rows == record.rows and saved.acknowledged.seq >= held.last_seq  # counted now, as a check would
 
 
 def source_of(plans: Sequence[Plan], why: str) -> Source:

@@ -91,7 +91,7 @@ def _events_of(line: Line, exchange: Exchange, requests: Mapping[str, Request]) 
 
 
 def _listings(path: Path, exchange_name: str, symbols: list[str]) -> list[Listing]:
-    """Return how the exchange spells the symbols: from the list of instruments in the recording."""
+    """Return how the exchange spells the symbols: by the list of instruments in the recording, or as in a replay."""
     exchange = create_exchange(exchange_name)
     wanted = urlsplit(exchange.listing_request().path).path
     for line in read_recording(path):
@@ -105,10 +105,17 @@ def _listings(path: Path, exchange_name: str, symbols: list[str]) -> list[Listin
                 continue
             if found:
                 return found
-    return []
+    written = exchange.write_listing(symbols)
+    if written is not None:
+        return exchange.parse_listing(written)
+    pairs = [(symbol, *symbol.partition("_")[::2]) for symbol in symbols]
+    return [Listing(symbol, base + quote, base, quote) for symbol, base, quote in pairs]
 
 
 def _asks(url: str, request: Request) -> bool:
-    """Say whether an address is a request's, at whatever host."""
+    """Say whether an address is a request's, at whatever host and of whatever depth."""
     parts = urlsplit(url)
-    return parts.path.endswith(request.path) and dict(parse_qsl(parts.query)) == dict(request.params)
+    given = dict(parse_qsl(parts.query))
+    return parts.path.endswith(request.path) and all(
+        given.get(name) == value for name, value in request.params.items() if not value.isdecimal()
+    )
