@@ -21,6 +21,7 @@ SYMBOL = "ETH_USDT"
 TICK = 0.01
 
 
+@pytest.mark.timeout(300)  # hftbacktest compiles what it runs
 def test_a_replayed_session_is_the_same_from_both_stores(
     daemon: Callable[..., Any], server: Callable[..., Any], questdb_server: Callable[..., Any], recordings: Path,
     tmp_path: Path,
