@@ -111,8 +111,9 @@ def assert_book(session: Any, folder: Path, truth: dict[str, Any]) -> None:
     assert report.notes["book"] == {SYMBOL: "raw.rec"}
     files = sorted((folder / SYMBOL).glob("*.npz"))
     assert len(files) == 2
+    data = [np.load(path)["data"] for path in files]  # the library only points to them
     asset = (
-        BacktestAsset().data([np.load(path)["data"] for path in files]).linear_asset(1.0).constant_order_latency(0, 0)
+        BacktestAsset().data(data).linear_asset(1.0).constant_order_latency(0, 0)
         .risk_adverse_queue_model().no_partial_fill_exchange().trading_value_fee_model(0, 0)
         .tick_size(TICK).lot_size(0.0001).last_trades_capacity(100_000)
     )  # fmt: skip

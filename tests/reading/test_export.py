@@ -285,3 +285,17 @@ def test_hftbacktest_plays_its_arrays(opened: Any, tmp_path: Path) -> None:
     assert sorted(seen) == sorted((ns(row["timestamp"]), row["price"], row["volume"]) for row in rows)
     last = opened.orderbook("BTC_USDT").table().to_pylist()[-1]
     assert best == pytest.approx(tuple(last[name] for name in ("bid_price_1", "bid_qty_1", "ask_price_1", "ask_qty_1")))
+
+
+def test_a_clock_that_was_behind_is_shifted(session: Any, tmp_path: Path) -> None:
+    """By as little as makes no receipt earlier than the exchange's time, the same for all days."""
+    path = session.path(PRICES, "BTC_USDT")
+    lines = [line.split(",") for line in session.lines(PRICES, "BTC_USDT")]
+    for fields in lines:
+        fields[7] = str(int(fields[7]) - 2_001_000)
+    path.write_text(PRICES.header + "".join(",".join(fields) + "\n" for fields in lines))
+    report = run(reader_of(session), "hftbacktest", tmp_path / "out", symbols=("BTC_USDT",))
+    assert report.notes == {"book": {"BTC_USDT": "orderbook"}, "local_shift_ns": 2_000_000_000}
+    for file in (tmp_path / "out" / "BTC_USDT").glob("*.npz"):
+        events = np.load(file)["data"]
+        assert (events["local_ts"] >= events["exch_ts"]).all()
