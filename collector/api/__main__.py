@@ -52,9 +52,10 @@ async def _serve(config: Config, listening: socket.socket) -> None:
     watch = loop.run_in_executor(None, sys.stdin.buffer.read)
     watch.add_done_callback(lambda _: setattr(server, "should_exit", True))
     print("ready", flush=True)
-    warming = asyncio.create_task(_warm_up(app))
-    await server.serve(sockets=[listening])
-    warming.cancel()
+    async with asyncio.TaskGroup() as tasks:
+        warming = tasks.create_task(_warm_up(app))
+        await server.serve(sockets=[listening])
+        warming.cancel()
     if isinstance(app.app, Switch):
         await app.app.close()
 

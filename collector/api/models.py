@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_ID = "20261121-081500-binance-7f3a"
+_ID = "20261121-081500-sim-7f3a"
 _T = 1_795_248_900_000_000
 
 State = Literal["starting", "active", "degraded", "stopping", "completed", "failed", "interrupted"]
@@ -16,7 +16,7 @@ class SessionSummary(BaseModel):
     """A row of the list of sessions."""
 
     session_id: str = Field(examples=[_ID])
-    exchange: str = Field(examples=["binance"])
+    exchange: str = Field(examples=["sim"])
     state: State = Field(examples=["active"])
     reason: str = ""
     label: str = ""
@@ -115,7 +115,7 @@ class StartOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    exchange: str = Field(max_length=64, examples=["binance"])
+    exchange: str = Field(max_length=64, examples=["sim"])
     symbols: list[str] = Field(min_length=1, max_length=1000, examples=[["BTC_USDT", "ETH_USDT"]])
     data_types: list[str] = Field([], max_length=32, examples=[["prices", "orderbook"]])
     duration_s: float | None = Field(None, gt=0, le=315_360_000, examples=[3600])
@@ -129,14 +129,14 @@ class Exchanges(BaseModel):
     """What can be collected from."""
 
     exchanges: list[dict[str, Any]] = Field(
-        examples=[[{"name": "binance", "streams": ["prices", "orderbook", "klines"], "verified": True}]]
+        examples=[[{"name": "sim", "streams": ["prices", "orderbook", "klines"], "verified": True}]]
     )
 
 
 class SymbolList(BaseModel):
     """The symbols that sessions in this data directory have."""
 
-    symbols: list[dict[str, Any]] = Field(examples=[[{"symbol": "BTC_USDT", "exchange": "binance", "sessions": 3}]])
+    symbols: list[dict[str, Any]] = Field(examples=[[{"symbol": "BTC_USDT", "exchange": "sim", "sessions": 3}]])
 
 
 class Health(BaseModel):

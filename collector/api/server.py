@@ -114,12 +114,13 @@ class ApiServer:
             if said.strip() == b"ready":
                 self._log.info("api.serving", url=self.url, pid=child.pid)
                 self.ready.set()
-                reading = asyncio.ensure_future(_last_words(child.stdout))
-                stopping = asyncio.ensure_future(self._stopping.wait())
-                await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
-                await self._end(child)
-                said = await reading
+                async with asyncio.TaskGroup() as tasks:
+                    reading = tasks.create_task(_last_words(child.stdout))
+                    stopping = tasks.create_task(self._stopping.wait())
+                    await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
+                    stopping.cancel()
+                    await self._end(child)
+                said = reading.result()
         finally:
             await self._end(child)
         return said.decode("utf-8", "replace").strip()[-500:] or f"exit status {child.returncode}"

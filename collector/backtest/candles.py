@@ -29,7 +29,7 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
-class BacktestData:
+class WholeCandles:
     """Candles in the form that Backtesting.py takes, and where they are from.
 
     Args:
@@ -66,7 +66,7 @@ def session_candles(
     end: Time | None = None,
     *,
     allow_gaps: bool = False,
-) -> BacktestData:
+) -> WholeCandles:
     """Return the whole candles of a session's symbol.
 
     Recorded intervals are read from the candles of the session, each in its last revision, and only closed ones with
@@ -103,7 +103,7 @@ def session_candles(
             f"Session {reader.session_id} has {len(chosen)} whole candles of {symbol} in {interval}: too few.",
             hint="Choose a shorter --interval, or a longer session.",
         )
-    return BacktestData(
+    return WholeCandles(
         symbol, interval, _framed(chosen), hash_of(chosen), rows.source, int(len(frame) - len(chosen)), holes,
         reader.session_id,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from collector.backtest.candles import BacktestData, Hole
+from collector.backtest.candles import Hole, WholeCandles
 from collector.backtest.run import Account, Outcome, canonical
 from collector.backtest.strategies import TEMPLATES, Strategy
 from collector.config import QuestDB
@@ -52,7 +52,7 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def result_of(
-    data: BacktestData, strategy: Strategy, account: Account, outcome: Outcome, now_us: int
+    data: WholeCandles, strategy: Strategy, account: Account, outcome: Outcome, now_us: int
 ) -> BacktestResult:
     """Put together a run; its id is made of what went into it, so the same run has the same id."""
     account_told = [account.cash, account.commission]

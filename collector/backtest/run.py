@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collector.backtest.candles import BacktestData
+from collector.backtest.candles import WholeCandles
 from collector.backtest.strategies import Strategy
 from collector.errors import UsageError
 from collector.reading.arrow import extra
@@ -54,7 +54,7 @@ class Outcome:
     """Where parameters were tried out: each combination with what it gave, best first."""
 
 
-def run_strategy(data: BacktestData, strategy: Strategy, account: Account, *, plot: Path | None = None) -> Outcome:
+def run_strategy(data: WholeCandles, strategy: Strategy, account: Account, *, plot: Path | None = None) -> Outcome:
     """Run a strategy once.
 
     Args:
@@ -71,7 +71,7 @@ def run_strategy(data: BacktestData, strategy: Strategy, account: Account, *, pl
 
 
 def optimise(
-    data: BacktestData,
+    data: WholeCandles,
     strategy: Strategy,
     account: Account,
     ranges: Mapping[str, Sequence[Any]],
@@ -105,7 +105,7 @@ def optimise(
     return Outcome(found.statistics, found.equity, found.trades, best, len(table), by, [table[i] for i in order[:100]])
 
 
-def _run(data: BacktestData, strategy: Strategy, account: Account, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+def _run(data: WholeCandles, strategy: Strategy, account: Account, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
     library = extra("backtesting.lib")
     machine = library.FractionalBacktest(
         data.frame, strategy.kind, cash=account.cash, commission=account.commission, fractional_unit=_UNIT,
@@ -138,7 +138,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _outcome(data: BacktestData, statistics: Any, parameters: Mapping[str, Any]) -> Outcome:
+def _outcome(data: WholeCandles, statistics: Any, parameters: Mapping[str, Any]) -> Outcome:
     curve = statistics["_equity_curve"]["Equity"]
     equity = [(int(at.value // 1000), float(value)) for at, value in zip(data.frame.index, curve, strict=True)]
     trades = [

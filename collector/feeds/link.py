@@ -199,6 +199,7 @@ class Link:
         self._quiet: QuietMoment | None = None
         self._successor: Line | None = None
         self._raising: asyncio.Task[None] | None = None
+        self._errands: asyncio.TaskGroup | None = None
         self._raise_at_s = float("-inf")
         self._replace_because: GapCause | None = None
         self._replaced: list[asyncio.Future[bool]] = []
@@ -370,15 +371,16 @@ class Link:
             receiver: makes the functions that a connection calls.
         """
         self._receiver = receiver
-        try:
-            while not self.retired and await self._gate.enter():
-                delay_s = await self._attempt()
-                if self.finished or self.retired or self._gate.stopping.is_set():
-                    break
-                self._enter("waiting")
-                await self._gate.wait(delay_s)
-        finally:
-            self._answer_replaced(False)
+        async with asyncio.TaskGroup() as self._errands:
+            try:
+                while not self.retired and await self._gate.enter():
+                    delay_s = await self._attempt()
+                    if self.finished or self.retired or self._gate.stopping.is_set():
+                        break
+                    self._enter("waiting")
+                    await self._gate.wait(delay_s)
+            finally:
+                self._answer_replaced(False)
         self._enter("closed")
 
     def status(self) -> ConnectionStatus:
@@ -494,8 +496,18 @@ class Link:
         track.miss("stall" if spoke else "silent_subscription", from_us, detail, now_s)
 
     def _start_probe(self, track: Track | None, work: Coroutine[None, None, None]) -> None:
-        task = self._probes[track] = asyncio.create_task(work)
+        if self._errands is None:
+            work.close()
+            return
+        task = self._probes[track] = self._errands.create_task(self._guarded(work))
         task.add_done_callback(lambda _: self._probes.pop(track, None))
+
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
+        """Do a check whose failure costs nothing but the check."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the connection goes on; the bug is logged as one
+            self._log.error("feed.bug", error=repr(error), exc_info=error)
 
     async def _ask(self, track: Track) -> Finding:
         if self._probe is None:
@@ -723,9 +735,9 @@ class Link:
         now_s = self._clock.monotonic_s()
         due = self._quiet is not None and self._quiet.due(now_s, line.messages)
         if self._raising is None:
-            if (due or self._replace_because is not None) and now_s >= self._raise_at_s:
+            if (due or self._replace_because is not None) and now_s >= self._raise_at_s and self._errands is not None:
                 self._replace_because = self._replace_because or "rotation"
-                self._raising = asyncio.create_task(self._raise_successor(line))
+                self._raising = self._errands.create_task(self._raise_successor(line))
                 self._raising.add_done_callback(lambda _: self._wake.set())
             return False
         if self._raising.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Annotated, Any
 
 import msgspec
@@ -46,16 +45,15 @@ async def live(
         return
     following = [[stream.name, symbol] for stream, symbol, _ in followers]
     await websocket.send_text(_encoder.encode({"following": following}).decode())
-    sending = asyncio.create_task(_send(websocket, followers))
-    try:
-        while True:
-            await websocket.receive()
-    except (WebSocketDisconnect, RuntimeError):
-        pass
-    finally:
-        sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-            await sending
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(_send(websocket, followers))
+        try:
+            while True:
+                await websocket.receive()
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # they have gone
+        finally:
+            sending.cancel()
 
 
 def _followers(context: Context, session: str, symbols: str, streams: str) -> list[tuple[Stream, str | None, Follower]]:
@@ -80,12 +78,15 @@ async def _send(websocket: WebSocket, followers: list[tuple[Stream, str | None, 
     loop = asyncio.get_running_loop()
     sent_s = loop.time()
     while True:
-        for message in await asyncio.to_thread(_poll, followers):
-            await websocket.send_text(_encoder.encode(message).decode())
-            sent_s = loop.time()
-        if loop.time() - sent_s >= _HEARTBEAT_S:
-            await websocket.send_text('{"heartbeat":true}')
-            sent_s = loop.time()
+        try:
+            for message in await asyncio.to_thread(_poll, followers):
+                await websocket.send_text(_encoder.encode(message).decode())
+                sent_s = loop.time()
+            if loop.time() - sent_s >= _HEARTBEAT_S:
+                await websocket.send_text('{"heartbeat":true}')
+                sent_s = loop.time()
+        except (WebSocketDisconnect, RuntimeError):
+            return  # they have gone
         await asyncio.sleep(_POLL_S)
 
 

@@ -167,7 +167,9 @@ class _Overview:
     def _open_start(self) -> None:
         with ui.dialog() as dialog, ui.card().style("min-width: min(480px, 90vw)"):
             ui.label("Start a session").classes("text-lg text-weight-bold")
-            exchange = ui.select(list(EXCHANGES), value="binance", label="Exchange", with_input=True).classes("w-full")
+            exchange = ui.select(list(EXCHANGES), value=EXCHANGES[0], label="Exchange", with_input=True).classes(
+                "w-full"
+            )
             symbols = ui.input("Symbols", placeholder="BTC_USDT, ETH_USDT", value="BTC_USDT").classes("w-full")
             types = (
                 ui.select(list(DATA_TYPES), value=["prices", "orderbook"], label="Data types", multiple=True)

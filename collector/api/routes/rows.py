@@ -66,7 +66,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/sessions/{session_id}/data", response_class=Response, responses=ANSWER)
-async def data(
+async def rows(
     context: InContext,
     session_id: str,
     *,
