@@ -35,7 +35,13 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--param", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the strategy; repeatable.")
 @click.option("--optimize", "tried", multiple=True, metavar="NAME=5:50:5", help="Values to try out; also 5,10,20.")
 @click.option("--by", default="return_pct", show_default=True, help="The statistic that chooses the best combination.")
-@click.option("--cash", type=click.FloatRange(min=0, min_open=True), default=10_000.0, show_default=True)
+@click.option(
+    "--cash",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10_000.0,
+    show_default=True,
+    help="In quote currency.",
+)
 @click.option(
     "--commission", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share of an order."
 )

@@ -151,9 +151,9 @@ def test_commands_that_only_ask_import_nothing_heavy(arguments: list[str], tmp_p
     ("words", "expected"),
     [
         ("collector sta", {"start", "status"}),
-        ("collector start --exchange bin", {"binance", "binance_futures"}),
+        ("collector start --exchange bin", {"binance", "binance_coinm", "binance_futures"}),
         ("collector start --symbols BTC_USDT,ETH", {"BTC_USDT,ETH_USDT"}),
-        ("collector start --data-types prices,o", {"prices,orderbook"}),
+        ("collector start --data-types prices,o", {"prices,open_interest", "prices,orderbook"}),
         ("collector show s", {"s1", "s2"}),
         ("collector verify s2", {"s2"}),
     ],
