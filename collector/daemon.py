@@ -61,13 +61,14 @@ from collector.storage.dormant import FindFiles
 from collector.storage.files import OperatingSystem
 from collector.storage.replicator import Replicator
 from collector.storage.session_replica import SessionReplica
-from collector.storage.sessions import SessionRows
+from collector.storage.sessions import SessionRow, SessionRows
 from collector.storage.supervision import DatabaseSupervisor, LateTransport
 from collector.systemd import notify_stopping
 from collector.upkeep import EndedSessions
 
 _LOOP_BEAT_S = 0.25
 _FINISHED_KEPT = 100
+_ROW_CHECK_FACTOR = 3  # the sessions' rows are looked at in every third interval of the tables' checks
 _SEND_AGAIN_TIMEOUT_S = 24 * 3600.0
 
 
@@ -198,6 +199,8 @@ class Daemon:
         tasks.create_task(self._database.run())
         tasks.create_task(self._start_replicator(self._replicator))
         tasks.create_task(self._session_rows.run())
+        check_interval_s = _ROW_CHECK_FACTOR * self.config.questdb.check_interval_s
+        tasks.create_task(self._session_rows.check(self._ended_ids, self._ended_row, check_interval_s))
 
     async def _start_replicator(self, replicator: Replicator) -> None:
         """Begin to deliver once it is known whether there is a server; what is committed meanwhile waits."""
@@ -369,6 +372,17 @@ class Daemon:
             data_dir=self._data_dir,
             on_status=self._replicate_status,
         )
+
+    def _ended_ids(self) -> list[str]:
+        running = self._running_ids()
+        names = (path.parent.name.removeprefix("session_") for path in self._data_dir.glob("session_*/session.json"))
+        return [name for name in names if name not in running]
+
+    def _ended_row(self, session_id: str) -> SessionRow | None:
+        try:
+            return session_row(facts_of(load_manifest(session_directory(self._data_dir, session_id))))
+        except CollectorError:
+            return None
 
     def _replicate_status(self, facts: Any) -> None:
         if self._session_rows is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from structlog.typing import FilteringBoundLogger
@@ -11,6 +13,7 @@ from collector.errors import CollectorError
 from collector.storage.sessions import SessionRow, SessionRows
 
 _RETRY_S = 5.0
+FINAL = ("completed", "failed")
 
 
 class SessionReplica:
@@ -29,6 +32,7 @@ class SessionReplica:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._ending = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sessions")
 
     def put(self, row: SessionRow) -> None:
@@ -49,6 +53,31 @@ class SessionReplica:
                 except TimeoutError:
                     self._wake.set()
 
+    async def check(
+        self, ended: Callable[[], Iterable[str]], row_of: Callable[[str], SessionRow | None], interval_s: float
+    ) -> None:
+        """Put back what the table has lost of sessions that have ended: it was dropped, or restored from a backup.
+
+        Args:
+            ended: the ids of those that do not run.
+            row_of: a session's row as its manifest says it is, None where that cannot be read; may block.
+            interval_s: seconds between two looks; the first one is at once.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            try:
+                found = await loop.run_in_executor(self._thread, self._rows.statuses)
+                for session_id in ended():
+                    if found.get(session_id) not in FINAL:
+                        row = await asyncio.to_thread(row_of, session_id)
+                        if row is not None and row.status != found.get(session_id):
+                            self.put(row)
+            except (CollectorError, RuntimeError, OSError) as error:  # RuntimeError: the thread has been shut down
+                self._log.debug("data_collection.session_rows_not_checked", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._ending.wait()
+
     async def stop(self, deadline_s: float) -> None:
         """Write what waits, within a deadline, and end."""
         try:
@@ -58,6 +87,7 @@ class SessionReplica:
         except TimeoutError:
             self._log.warning("data_collection.session_rows_not_written", sessions=sorted(self._waiting))
         self._stopping = True
+        self._ending.set()
         self._wake.set()
         self._thread.shutdown(wait=False)
 

@@ -88,6 +88,13 @@ class SessionRows:
         found = self._rows(_SELECT + " WHERE session_id = %s", session_id)
         return found[0] if found else None
 
+    def statuses(self) -> dict[str, str]:
+        """Return the status of each session that the table has, by its id; raises what ``upsert`` raises."""
+        with connect(self._settings(), query_timeout_s=self._query_timeout_s) as connection:
+            return {
+                row[0]: row[1] for row in connection.rows("SELECT session_id, status FROM data_collection_sessions")
+            }
+
     def all(self, status: str | None = None) -> list[SessionRow]:
         """Return the sessions, oldest first, of one status where it is given; raises what ``upsert`` raises."""
         if status is None:

@@ -125,3 +125,30 @@ def test_an_error_that_nobody_expected_ends_nothing(error: Exception, monkeypatc
 
     run(table, act)
     assert table.calls == 3
+
+
+def test_rows_of_ended_sessions_come_back(questdb: Any) -> None:
+    """Whatever the table has lost of them is written again, once; what a manifest cannot tell is left alone."""
+    rows = SessionRows(lambda: questdb.settings)
+    kept = {name: row(f"lost-{name}", "completed") for name in ("a", "b")}
+    rows.upsert(row("lost-b", "active"))
+    asked: list[str] = []
+
+    def row_of(session_id: str) -> SessionRow | None:
+        asked.append(session_id)
+        return {one.session_id: one for one in kept.values()}.get(session_id)
+
+    async def act(replica: SessionReplica) -> None:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            ids = [*(one.session_id for one in kept.values()), "unreadable"]
+            checking = tasks.create_task(replica.check(lambda: ids, row_of, 0.05))
+            while [getattr(rows.get(one), "status", "") for one in ids] != ["completed", "completed", ""]:
+                await asyncio.sleep(0.05)
+            asked.clear()
+            while asked.count("unreadable") < 3:
+                await asyncio.sleep(0.05)
+            checking.cancel()
+
+    run(rows, act)
+    assert "lost-a" not in asked
+    assert "lost-b" not in asked
