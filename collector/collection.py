@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -38,7 +38,7 @@ from collector.session.gaps import GapLedger
 from collector.session.manifest import Manifest, load_manifest, public_url
 from collector.session.repair import Tally
 from collector.session.repairer import Repairer, Tell, plan_of
-from collector.session.session import Session, create_manifest
+from collector.session.session import Session, SessionFeed, create_manifest
 from collector.session.session import SessionStatus as Facts
 from collector.status import SessionStatus
 from collector.storage.csv_log import Commit, Released
@@ -69,6 +69,16 @@ class Parts:
     on_status: Callable[[Facts], None]
 
 
+class Rules(Protocol):
+    """What a session asks of the dialect of its exchange."""
+
+    @property
+    def trade_ids_contiguous(self) -> bool: ...
+
+    @property
+    def klines_open_at_previous_close(self) -> bool: ...
+
+
 class Collection:
     """Run one session as an order says, from asking the exchange for its instruments to the last delivered row."""
 
@@ -79,7 +89,7 @@ class Collection:
         self._parts = parts
         self._rates = Rates()
         self._rest: Rest | None = None
-        self._feed: Feed | CcxtFeed | None = None
+        self._feed: SessionFeed | None = None
         self._exchange: Exchange | None = None
         self._changing = asyncio.Lock()
         self._recorder: Recorder | None = None
@@ -110,9 +120,14 @@ class Collection:
             },
         )
         manifest.recording = order.recording
+        manifest.kind = "replay" if order.recording else "live"
         manifest.unverified = list(LACKS) if is_ccxt(order.exchange) else []
         manifest.record_raw = config.session.record_raw if order.record_raw is None else order.record_raw
         return manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
 
     @property
     def session(self) -> Session:
@@ -311,7 +326,7 @@ class Collection:
         rest_url = self._order.rest_url or (endpoint.rest_url if endpoint else "") or known.get("rest", "")
         return ws_url, rest_url
 
-    def _make_session(self, exchange: Exchange | Ccxt) -> Session:
+    def _make_session(self, exchange: Rules) -> Session:
         parts, manifest = self._parts, self._manifest
         grace_us = round(parts.config.candles.grace_s * 1_000_000)
 
@@ -379,6 +394,8 @@ class Collection:
             await self._repairer.run()
 
     def _require_repairable(self) -> None:
+        if self._manifest.kind == "history":
+            raise UsageError("Past candles are not repaired.", hint="`collector fill-gaps` asks for what is missing.")
         if self._manifest.recording:
             raise UsageError("What a recording lacks can't be asked for.", hint="Only live sessions are repaired.")
         if is_ccxt(self._manifest.exchange):

@@ -126,6 +126,26 @@ class Repair(_Section):
     kline_delay_s: Annotated[float, Field(ge=0)] = 10
 
 
+class SourceAllowance(_Section):
+    """What a source of history allows, for who is allowed more (or wants to ask for less) than its public limits."""
+
+    weight: Count
+    per_s: Seconds
+    pace_s: Annotated[float, Field(ge=0)] = 0
+
+
+class History(_Section):
+    """Past candles: whom to ask for them, and how."""
+
+    enabled: bool = False
+    sources: list[str] = ["binance_futures", "binance", "coingecko", "cryptocompare", "okx", "bybit"]
+    default_coins: Count = 100
+    parallel_symbols: Count = 4
+    attempts: Count = 6
+    source_pause_s: Seconds = 300
+    limits: dict[str, SourceAllowance] = {}
+
+
 class Endpoint(_Section):
     """Addresses in place of an exchange's own, empty keeps its own; ``options`` are ccxt's, for ``ccxt:NAME``."""
 
@@ -230,6 +250,7 @@ class Config(_Section):
     repair: Repair = Repair()
     exchange: dict[str, Endpoint] = {}
     candles: Candles = Candles()
+    history: History = History()
     questdb: QuestDB = QuestDB()
     sim: Sim = Sim()
     control: Control = Control()

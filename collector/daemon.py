@@ -29,12 +29,14 @@ from collector.describe import describe_database, session_row
 from collector.errors import CollectorError, DatabaseUnavailable, UnknownName, UsageError
 from collector.exchanges.selection import is_rule
 from collector.feeds.allowance import Allowances
+from collector.history_run import HistoryRun, HistoryRuns
 from collector.logs import dropped_records, get_log
 from collector.orders import check_order
 from collector.reading.older import convert_older
 from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
 from collector.requests import (
+    BackfillRequest,
     ReconnectRequest,
     RepairRequest,
     ResyncRequest,
@@ -100,6 +102,9 @@ class Daemon:
         self._log_thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._keeper_thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
         self._database = DatabaseSupervisor(config, log=log)
+        self._history = HistoryRuns(
+            config, clock=clock, log=log, begin=self._begin_history, settings=self._database.settings
+        )
         self._replicator = self._make_replicator()
         self._session_rows: SessionReplica | None = None
         self._mending: set[str] = set()
@@ -151,6 +156,7 @@ class Daemon:
                     await self._api.stop()
         finally:
             await self._simulated.stop()
+            await self._history.close()
             self._keeper_thread.shutdown(wait=True)
             self._log_thread.shutdown(wait=True)
             self._log.info("daemon.stopped")
@@ -219,7 +225,8 @@ class Daemon:
         """Stop the sessions, then delivery, then the database, within the deadline."""
         deadline_s = self._clock.monotonic_s() + self.config.daemon.stop_deadline_s
         for collection in self._collections.values():
-            collection.session.request_stop(self._stop_reason, leave=self._leaving)
+            past = collection.manifest.kind == "history"  # what is not asked for yet is left to the next daemon
+            collection.session.request_stop(self._stop_reason, leave=self._leaving or past)
         running = [collection.ended.wait() for collection in self._collections.values()]
         await asyncio.gather(*running)
         left_s = max(1.0, deadline_s - self._clock.monotonic_s())
@@ -338,7 +345,12 @@ class Daemon:
                 [symbol for symbol in manifest.symbols if not is_rule(symbol)]
             )
             order = msgspec.structs.replace(order, ws_url=ws_url, rest_url=rest_url)
-        collection = Collection(manifest, order, self._parts())
+        parts = self._parts()
+        collection = (
+            HistoryRun(manifest, order, parts, self._history)
+            if manifest.kind == "history"
+            else Collection(manifest, order, parts)
+        )
         await collection.prepare()
         self._forget_finished()
         self._collections[manifest.session_id] = collection
@@ -416,6 +428,7 @@ class Daemon:
             "import": self._import,
             "resync": self._resync,
             "repair": self._repair,
+            "backfill": self._backfill,
             "shutdown": self._shutdown,
         }
 
@@ -545,6 +558,18 @@ class Daemon:
         else:
             tallies = await self._mend(manifest, request.symbols, tell, progress)
         return {"session_id": session_id, "gaps": tallies}
+
+    async def _backfill(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        request = from_arguments(arguments, BackfillRequest)
+        return await self._history.backfill(request, progress)
+
+    async def _begin_history(self, manifest: Manifest) -> HistoryRun:
+        """Prepare a session of history and have it run."""
+        order = StartRequest(exchange=manifest.exchange, symbols=tuple(manifest.symbols), go_on=True)
+        collection = await self._begin(manifest, order)
+        if not isinstance(collection, HistoryRun):
+            raise UsageError(f"Session {manifest.session_id} is not one of history.")
+        return collection
 
     async def _mend(self, manifest: Manifest, symbols: Sequence[str], tell: Tell, progress: Progress) -> list[Tally]:
         """Repair a session that has ended; nobody else may have its files open meanwhile."""

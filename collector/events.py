@@ -188,6 +188,30 @@ class Ticker(msgspec.Struct, gc=False):
     source: str = "ws"
 
 
+class PastCandle(msgspec.Struct, gc=False):
+    """A closed candle as a source of history gave it, or a file held it; what was not said is None.
+
+    Times are microseconds since the epoch: ``timestamp_us`` is the start of its bucket, ``received_us`` when we had it.
+    ``volume`` is in base, ``quote_volume`` in quote currency; ``timeframe`` is its interval (``1h``).
+    """
+
+    symbol: str
+    timestamp_us: int
+    timeframe: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str | None
+    quote_volume: str | None
+    trades_count: int | None
+    taker_buy_volume: str | None
+    taker_buy_quote_volume: str | None
+    source: str
+    received_us: int
+    asset_type: str = "crypto"
+
+
 class Acknowledged(msgspec.Struct, gc=False):
     """The exchange accepted the request of that id: this says nothing about whether it will deliver."""
 
@@ -231,12 +255,13 @@ Event = (
     | ServerNotice
 )
 
-MarketEvent = Funding | OpenInterest | Liquidation | Ticker
-"""What is known of a market beside its trades, its book and its candles."""
+MarketEvent = Funding | OpenInterest | Liquidation | Ticker | PastCandle
+"""What is known of a market beside its trades, its book and its live candles."""
 
 GapCause = Literal[
     "disconnect", "sequence", "checksum", "stall", "silent_subscription", "overflow", "malformed", "rejected",
-    "restart", "rotation", "exchange_maintenance", "log_damaged",
+    "restart", "rotation", "exchange_maintenance", "log_damaged", "missing_at_source", "source_failed", "unreachable",
+    "no_trades", "not_listed",
 ]  # fmt: skip
 GapState = Literal["open", "repaired", "partial", "unrecoverable"]
 

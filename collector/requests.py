@@ -4,6 +4,7 @@
 of those it stopped · ``sessions`` → SessionStatus of each that the daemon knows · ``status`` → DaemonStatus ·
 ``symbols`` SymbolsRequest, ``reconnect`` ReconnectRequest → SessionStatus ·
 ``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest ·
+``backfill`` BackfillRequest → what became of each symbol ·
 ``repair`` RepairRequest → what became of each gap · ``shutdown`` → nothing, once it has begun.
 """
 
@@ -76,6 +77,26 @@ class RepairRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     session: str
     symbols: tuple[str, ...] = ()
     dry_run: bool = False
+
+
+class BackfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Collect past candles; what is empty or None comes from the configuration.
+
+    Args:
+        task: what it is for: ``backfill``, ``hourly`` or ``fill_gaps``.
+        interval: of the candles.
+        from_us: the first bucket start, ``to_us`` the end (not included; None is now): microseconds since the epoch.
+        symbols: ``BASE_QUOTE`` each; empty means the first ``max_coins`` by market cap.
+        sources: by name, first to last.
+    """
+
+    from_us: int
+    to_us: int | None = None
+    task: str = "backfill"
+    interval: str = "1h"
+    symbols: tuple[str, ...] = ()
+    max_coins: int | None = None
+    sources: tuple[str, ...] = ()
 
 
 class SymbolsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -321,10 +321,49 @@ KLINES = Stream(
     keyed=True,
 )
 
+_PAST_CANDLES = _columns(
+    ("timestamp", Kind.TIMESTAMP),
+    ("asset_type", Kind.SYMBOL),
+    ("timeframe", Kind.SYMBOL),
+    ("open", Kind.DOUBLE),
+    ("high", Kind.DOUBLE),
+    ("low", Kind.DOUBLE),
+    ("close", Kind.DOUBLE),
+    ("volume", Kind.DOUBLE),
+    ("quote_volume", Kind.DOUBLE),
+    ("trades_count", Kind.LONG),
+    ("taker_buy_volume", Kind.DOUBLE),
+    ("taker_buy_quote_volume", Kind.DOUBLE),
+    ("source", Kind.SYMBOL),
+    ("created_at", Kind.TIMESTAMP),
+    ("seq", Kind.LONG),
+)
+_PAST_KEYS = ("timestamp", "session_id", "symbol", "timeframe", "source")
+
+MARKET_DATA = Stream(
+    name="market_data",
+    file="market_data.csv",
+    table="market_data",
+    columns=_PAST_CANDLES,
+    keys=_PAST_KEYS,
+    keyed=True,
+)
+
+CANDLES_1M = Stream(
+    name="candles_1m",
+    file="candles_1m.csv",
+    table="candles_1m",
+    columns=_PAST_CANDLES,
+    keys=_PAST_KEYS,
+    keyed=True,
+)
+
 STREAMS: dict[str, Stream] = {
     stream.name: stream
-    for stream in (PRICES, ORDERBOOK, OHLCV, GAPS, FUNDING, OPEN_INTEREST, LIQUIDATIONS, TICKERS, KLINES)
-}
+    for stream in (
+        PRICES, ORDERBOOK, OHLCV, GAPS, FUNDING, OPEN_INTEREST, LIQUIDATIONS, TICKERS, KLINES, MARKET_DATA, CANDLES_1M,
+    )
+}  # fmt: skip
 
 
 def stream_of(name: str, book_levels: int = BOOK_LEVELS) -> Stream | None:
@@ -334,6 +373,15 @@ def stream_of(name: str, book_levels: int = BOOK_LEVELS) -> Stream | None:
 
 DATA_TYPES = ("prices", "orderbook", "funding", "open_interest", "liquidations", "tickers", "klines")
 """What a person can ask a session to collect; candles and the ledger come with it."""
+
+HISTORY_TYPES = (MARKET_DATA.name, CANDLES_1M.name)
+"""The streams of sessions of the kind ``history``: candles that sources of history gave or a file held."""
+
+
+def history_stream(interval: str) -> Stream:
+    """Return the stream that holds past candles of an interval: those shorter than an hour are with the minutes."""
+    return CANDLES_1M if interval.endswith("m") else MARKET_DATA
+
 
 ALL_DATA_TYPES = "all"
 """The word for every data type that the exchange offers."""

@@ -188,6 +188,8 @@ def run_migrations(settings: QuestDB, *, yes: bool, where: str, repair: bool = F
             click.echo("Nothing was executed.")
             return False
         runner.run(lambda migration, milliseconds: click.echo(f"{migration}: {milliseconds} ms"))
+        for told in runner.left_alone:
+            click.echo(told)
         if repair:
             made = runner.repair()
             click.echo(f"Made again: {', '.join(made)}." if made else "No table was missing.")

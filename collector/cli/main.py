@@ -35,6 +35,9 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "symbols": Entry("collector.cli.running:symbols", "Add symbols to a running session, or remove some."),
         "reconnect": Entry("collector.cli.running:reconnect", "Replace a session's connections without a gap."),
     },
+    "Look back": {
+        "backfill": Entry("collector.cli.history:backfill", "Collect past candles from many sources."),
+    },
     "Look": {
         "status": Entry("collector.cli.sessions:status", "Show what the daemon, or one session, is doing."),
         "sessions": Entry("collector.cli.sessions:sessions", "List the sessions."),

@@ -29,7 +29,7 @@ from collector.session.states import FINAL, RUNNING
 from collector.storage.csv_log import CsvLog, Incident, Write, closed_name
 from collector.storage.cursor import CURSOR_FILE, Cursor, CursorUnreadable, load_cursor
 from collector.storage.files import Files
-from collector.streams import DATA_TYPES, GAPS, ORDERBOOK, STREAMS, Stream
+from collector.streams import DATA_TYPES, GAPS, HISTORY_TYPES, ORDERBOOK, STREAMS, Stream
 
 _PREFIX = "session_"
 _TEMPORARY = (".tmp", ".next")
@@ -326,6 +326,9 @@ class SessionFiles:
         self._files.rename(path, _aside(path))
 
 
+_TYPES = (*DATA_TYPES, *HISTORY_TYPES)
+
+
 def jumps(previous: int, seqs: Sequence[int]) -> list[tuple[int, int]]:
     """Return the numbers that are missing between rows, behind a previous one, as inclusive intervals."""
     found = []
@@ -343,8 +346,8 @@ def rebuilt_manifest(directory: Path, now_us: int, *, exchange: str = "") -> Man
         exchange: whose rows they are; the session id tells where nothing is given.
     """
     session_id = directory.name.removeprefix(_PREFIX)
-    symbols = sorted({symbol for name in DATA_TYPES for symbol in symbols_in(directory, STREAMS[name])})
-    data_types = [name for name in DATA_TYPES if symbols_in(directory, STREAMS[name])]
+    symbols = sorted({symbol for name in _TYPES for symbol in symbols_in(directory, STREAMS[name])})
+    data_types = [name for name in _TYPES if symbols_in(directory, STREAMS[name])]
     levels = [stream_in(directory, ORDERBOOK, symbol).levels for symbol in symbols_in(directory, ORDERBOOK)]
     reason = "its manifest was lost, and made again from its files"
     created_us = _earliest_us(directory, symbols, now_us)
@@ -366,7 +369,7 @@ def rebuilt_manifest(directory: Path, now_us: int, *, exchange: str = "") -> Man
                         record.rows += len(batch.rows)
                         record.next_seq = max(record.next_seq, int(batch.rows[-1][stream.seq_index]) + 1)
                 manifest.files.append(record)
-    manifest.written = manifest.received = sum(file.rows for file in manifest.files if file.stream in DATA_TYPES)
+    manifest.written = manifest.received = sum(file.rows for file in manifest.files if file.stream in _TYPES)
     return manifest
 
 
@@ -379,7 +382,7 @@ def exchange_in(session_id: str) -> str:
 def _earliest_us(directory: Path, symbols: Sequence[str], default_us: int) -> int:
     times = []
     for symbol in symbols:
-        for name in DATA_TYPES:
+        for name in _TYPES:
             stream = STREAMS[name]
             row = next(iter(read_rows(directory, stream, symbol)), None)
             if row is not None:

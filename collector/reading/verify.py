@@ -19,7 +19,7 @@ from collector.session.gaps import GapLedger
 from collector.session.manifest import Manifest, load_manifest
 from collector.storage.csv_log import Released
 from collector.storage.rejected import REJECTED_FILE
-from collector.streams import GAPS, OHLCV, PRICES, STREAMS, Stream
+from collector.streams import GAPS, HISTORY_TYPES, OHLCV, PRICES, STREAMS, Stream
 
 Positions = Mapping[tuple[str, str | None], int]
 """Per stream's name and symbol: the last durable ``seq`` that both stores are to be compared up to."""
@@ -89,7 +89,7 @@ class _Verification:
         except LogError as error:
             self.report.problems.append(str(error))
             rejected = {}
-        for stream in STREAMS.values():
+        for stream in streams_of(self._manifest):
             kept_from_us = self._prepare(table, stream)
             for symbol in self._symbols_of(stream):
                 self._compare(
@@ -169,6 +169,12 @@ class _Verification:
     def _note(self, stream: Stream, symbol: str | None, error: Exception) -> None:
         words = str(error) if isinstance(error, CollectorError) else f"A value cannot be read: {error!r}."
         self.report.problems.append(f"{' '.join(filter(None, (stream.name, symbol)))}: {words}")
+
+
+def streams_of(manifest: Manifest) -> list[Stream]:
+    """Return the streams that a session can have: those of history and the live ones never stand together."""
+    past = manifest.kind == "history"
+    return [one for one in STREAMS.values() if one is GAPS or (one.name in HISTORY_TYPES) == past]
 
 
 def _released(manifest: Manifest) -> dict[tuple[str, str | None], Released]:

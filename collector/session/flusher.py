@@ -28,14 +28,14 @@ from collector.session.gaps import Entry, GapLedger, Repair
 from collector.session.rotation import KEPT_STREAMS, NO_ROTATION, RotationRule
 from collector.session.rows import MalformedRow, format_gap, format_of, format_trades, identify, split_malformed
 from collector.storage.csv_log import Commit, CsvLog, Incident, StreamFile, Write
-from collector.streams import DATA_TYPES, GAPS, OHLCV, ORDERBOOK, PRICES
+from collector.streams import DATA_TYPES, GAPS, HISTORY_TYPES, OHLCV, ORDERBOOK, PRICES
 
 Health = Literal["ok", "scarce", "degraded", "failed"]
 """``scarce``: everything is written, but the disk has less room than it should; ``degraded``: rows wait in memory."""
 
 _T = TypeVar("_T")
 
-_COUNTED = frozenset(DATA_TYPES)
+_COUNTED = frozenset((*DATA_TYPES, *HISTORY_TYPES))
 """Streams whose rows a buffer counts: what comes from the exchange, and not what is made of it."""
 
 _ROTATION_BUDGET_S = 0.03  # of a thousand files that are due at midnight, some are closed behind each flush
@@ -366,7 +366,7 @@ class Flusher:
         outcome = _Outcome()
         self._format(batch, outcome)
         try:
-            self._append(DATA_TYPES, outcome)
+            self._append(_COUNTED, outcome)
             self._enter_repairs(batch, outcome)
             self._make_candles(times, final=final and not self._waits(PRICES.name))
             self._compare(batch)

@@ -69,12 +69,45 @@ class FileRecord(msgspec.Struct):
         self.hashes = {name: value for name, value in self.hashes.items() if not _holds_only(name, last_seq)}
 
 
+Span = tuple[int, int]
+"""Bucket starts from the first to before the second, in microseconds."""
+
+
+class Backfill(msgspec.Struct):
+    """What a session of the kind ``history`` is for, and how far it has come.
+
+    Args:
+        task: what asked for it: ``backfill``, ``hourly``, ``fill_gaps`` or ``import``.
+        interval: of its candles.
+        from_us, to_us: bucket starts from the first to before the second.
+        sources: by name, first to last.
+        done: the symbols that have been dealt with.
+        failed: the symbols of which nothing could be had, with the reason.
+        held: by symbol and source, the spans of the candles in its files: what need not be asked for again. It is
+            complete once the session is; before that its files say it.
+        empty: by symbol, the spans in which nothing was traded, as two exchanges say.
+        requests: by source, how many were sent.
+    """
+
+    task: str
+    interval: str
+    from_us: int
+    to_us: int
+    sources: list[str] = []
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    held: dict[str, dict[str, list[Span]]] = {}
+    empty: dict[str, list[Span]] = {}
+    requests: dict[str, int] = {}
+
+
 class Manifest(msgspec.Struct):
     """Everything about a session that outlives it. Times are microseconds since the epoch, UTC.
 
     ``book_levels`` is how many levels of each side its ``orderbook.csv`` holds, for as long as it lives.
     ``unverified`` says what the session cannot promise, because its exchange has no dialect of ours (``ccxt:NAME``).
     ``candle_scores`` compare our candles with the exchange's own.
+    ``kind`` is ``live``, ``replay`` or ``history``; ``backfill`` is what a history session is for.
     ``recording`` names what is replayed, and is empty for a live session. ``started_us`` is when it was first active;
     ``clock_steps`` are when our wall clock was set while it ran. ``lost`` describes rows that were given up, in words,
     because the ledger itself may have been unwritable then.
@@ -92,6 +125,8 @@ class Manifest(msgspec.Struct):
     record_raw: bool = False
     book_levels: int = BOOK_LEVELS
     recording: str = ""
+    kind: str = "live"
+    backfill: Backfill | None = None
     contracts: dict[str, str] = {}
     unverified: list[str] = []
     duration_s: float | None = None

@@ -13,7 +13,7 @@ import msgspec
 from collector.config import Csv
 from collector.session.resume import position
 from collector.storage.csv_log import StreamFile
-from collector.streams import GAPS, KLINES, OHLCV
+from collector.streams import GAPS, HISTORY_TYPES, KLINES, OHLCV
 
 _DAY_US = 86_400_000_000
 
@@ -76,5 +76,5 @@ def received_of(file: StreamFile, row: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-KEPT_STREAMS = frozenset({GAPS.name, OHLCV.name, KLINES.name})
+KEPT_STREAMS = frozenset({GAPS.name, OHLCV.name, KLINES.name, *HISTORY_TYPES})
 """Never deleted: the ledger says what is missing, and candles cannot be made again without their trades."""

@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 
 from msgspec.structs import astuple
 
-from collector.events import BookTop, Funding, Kline, Level, Liquidation, OpenInterest, Ticker, Trade
+from collector.events import BookTop, Funding, Kline, Level, Liquidation, OpenInterest, PastCandle, Ticker, Trade
 from collector.session.gaps import Entry
 from collector.streams import (
     BOOK_LEVELS,
+    CANDLES_1M,
     FUNDING,
     KLINES,
     LIQUIDATIONS,
+    MARKET_DATA,
     OPEN_INTEREST,
     ORDERBOOK,
     PRICES,
@@ -197,6 +199,19 @@ def format_klines(events: Sequence[Kline], first_seq: int) -> bytes:
     )
 
 
+def format_past_candles(events: Sequence[PastCandle], first_seq: int) -> bytes:
+    """Return the rows of ``market_data.csv`` and of ``candles_1m.csv``: the time is the start of the candle."""
+    return _lines(
+        MARKET_DATA,
+        [
+            f"{e.timestamp_us},{e.asset_type},{e.timeframe},{e.open},{e.high},{e.low},{e.close},{e.volume or ''},"
+            f"{e.quote_volume or ''},{_or_empty(e.trades_count)},{e.taker_buy_volume or ''},"
+            f"{e.taker_buy_quote_volume or ''},{e.source},{e.received_us},{seq}\n"
+            for seq, e in enumerate(events, first_seq)
+        ],
+    )
+
+
 FORMATS: dict[str, Callable[[Sequence[Any], int], bytes]] = {
     ORDERBOOK.name: format_books,
     FUNDING.name: format_funding,
@@ -204,6 +219,8 @@ FORMATS: dict[str, Callable[[Sequence[Any], int], bytes]] = {
     LIQUIDATIONS.name: format_liquidations,
     TICKERS.name: format_tickers,
     KLINES.name: format_klines,
+    MARKET_DATA.name: format_past_candles,
+    CANDLES_1M.name: format_past_candles,
 }
 """How the rows of each data type are made, but for trades, whose quote volumes are made with them."""
 

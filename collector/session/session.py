@@ -52,7 +52,18 @@ from collector.session.states import FINAL, RUNNING, State, close_interrupted, m
 from collector.storage.csv_log import Commit, CsvLog, StreamFile, closed_segments
 from collector.storage.files import Files
 from collector.storage.survey import Span
-from collector.streams import BOOK_LEVELS, DATA_TYPES, GAPS, KLINES, OHLCV, ORDERBOOK, PRICES, Stream, stream_of
+from collector.streams import (
+    BOOK_LEVELS,
+    DATA_TYPES,
+    GAPS,
+    HISTORY_TYPES,
+    KLINES,
+    OHLCV,
+    ORDERBOOK,
+    PRICES,
+    Stream,
+    stream_of,
+)
 
 __all__ = [
     "FINAL",
@@ -282,7 +293,7 @@ class Session:
             for stream in wanted:
                 self._open(stream, symbol)
         self._note_incidents()
-        self._written_before = sum(self._count(name) for name in DATA_TYPES)
+        self._written_before = sum(self._count(name) for name in (*DATA_TYPES, *HISTORY_TYPES))
         if self._resumed and not self._reopened:
             self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
         if self._make_candles is None or PRICES not in wanted:

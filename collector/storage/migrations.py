@@ -30,6 +30,7 @@ _STATEMENT = re.compile(
     r"(CREATE|ALTER|DROP)\s+(?:TABLE|VIEW|MATERIALIZED\s+VIEW)\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?([a-z][a-z0-9_]*)\b",
     re.IGNORECASE,
 )
+_VIEW = re.compile(r"CREATE\s+VIEW\s", re.IGNORECASE)
 _ADD_COLUMN = re.compile(r"ALTER\s+TABLE\s+\w+\s+ADD\s+COLUMN\s+(\w+)\s", re.IGNORECASE)
 _CREATED_COLUMNS = re.compile(r"CREATE\s+TABLE\s[^(]*\((.*?)\n\)", re.IGNORECASE | re.DOTALL)
 _POLL_S = 0.02
@@ -43,6 +44,11 @@ class Statement:
     text: str
     action: str  # CREATE, ALTER or DROP
     table: str
+
+    @property
+    def is_view(self) -> bool:
+        """Tell whether it makes a view: a convenience, which never takes a foreign table's place."""
+        return self.action == "CREATE" and _VIEW.match(self.text) is not None
 
     @property
     def added_column(self) -> str | None:
@@ -70,7 +76,9 @@ class Migration:
 
     @property
     def created(self) -> tuple[str, ...]:
-        return tuple(statement.table for statement in self.statements if statement.action == "CREATE")
+        return tuple(
+            statement.table for statement in self.statements if statement.action == "CREATE" and not statement.is_view
+        )
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -147,11 +155,11 @@ def parse_statement(text: str) -> Statement:
 
 
 def final_tables(migrations: Iterable[Migration]) -> tuple[str, ...]:
-    """Return the tables that stand after these migrations."""
+    """Return the tables that stand after these migrations, without the views."""
     standing: dict[str, None] = {}
     for migration in migrations:
         for statement in migration.statements:
-            if statement.action == "CREATE":
+            if statement.action == "CREATE" and not statement.is_view:
                 standing[statement.table] = None
             elif statement.action == "DROP":
                 standing.pop(statement.table, None)
@@ -183,6 +191,8 @@ class MigrationRunner:
     def __init__(
         self, connection: Connection, migrations: Sequence[Migration] | None = None, *, clock: Clock | None = None
     ) -> None:
+        self.left_alone: list[str] = []
+        """Why a view was not made, a sentence each: a table has its name, or the server is too old."""
         self._connection = connection
         self.migrations = list(migrations) if migrations is not None else load_migrations()
         self._clock = clock or SystemClock()
@@ -276,6 +286,7 @@ class MigrationRunner:
         missing = [table for table in expected if table not in self._existing()]
         for table in missing:
             self._make_again(table)
+        self._make_views()
         altered = [table for table, shape in declared_schema().items() if self._restore(table, shape)]
         changed = {*altered, *(table for table in expected if table not in before)}
         return [table for table in expected if table in changed]
@@ -321,7 +332,30 @@ class MigrationRunner:
             migration.checksum,
         )
 
+    def _make_views(self) -> None:
+        for migration in self.migrations:
+            for statement in migration.statements:
+                if statement.is_view:
+                    self._run_view(statement)
+
+    def _run_view(self, statement: Statement) -> None:
+        """Make a view, or say why not: nothing depends on it, so that it stops no migration."""
+        kind = self._existing().get(statement.table)
+        if kind == "V":
+            return
+        if kind is not None:
+            what = "a table" if kind == "T" else "a materialised view"
+            self.left_alone.append(f"There is {what} {statement.table} already: the view of that name is not made.")
+            return
+        try:
+            self._connection.run_text(statement.text)
+        except DatabaseMisconfigured as error:
+            self.left_alone.append(f"The view {statement.table} is not made: {error.message}")
+
     def _run(self, statement: Statement) -> None:
+        if statement.is_view:
+            self._run_view(statement)
+            return
         if statement.added_column is not None:
             # `ADD COLUMN IF NOT EXISTS` of an existing column is an error on 9.3.4, and what a WAL table says of its
             # columns is what has been applied.

@@ -23,7 +23,7 @@ from collector.session.rows import (
     plain,
     split_malformed,
 )
-from collector.streams import DATA_TYPES, GAPS, ORDERBOOK, PRICES, STREAMS
+from collector.streams import DATA_TYPES, GAPS, HISTORY_TYPES, ORDERBOOK, PRICES, STREAMS
 
 NUMBERS = st.decimals(min_value=0, max_value=10**12, allow_nan=False, allow_infinity=False, places=12).map(str)
 
@@ -218,4 +218,4 @@ def test_a_value_that_would_break_its_line_is_refused(stream: str, event: object
 
 def test_every_data_type_has_a_format() -> None:
     """A stream is one entry of the registry and one format."""
-    assert {*FORMATS, PRICES.name} == set(DATA_TYPES)
+    assert {*FORMATS, PRICES.name} == {*DATA_TYPES, *HISTORY_TYPES}

@@ -39,7 +39,16 @@ ALL_TABLES = {
     "tick_orderbook",
     "tick_prices",
     "tick_tickers",
+    "market_data",
+    "candles_1m",
+    "historical_data_range",
+    "data_quality",
+    "data_collection_logs",
+    "symbols",
+    "market_data_points",
+    "trades",
 }
+VIEWS = {"market_data_points", "trades"}
 
 MIGRATIONS = load_migrations()
 BROKEN = Statement("CREATE TABLE broken (", "ALTER", "indicators")
@@ -130,7 +139,7 @@ def test_the_files_of_the_project_are_these() -> None:
         "003 data_collection_schema",
         "004 market_streams",
     ]
-    assert {*final_tables(MIGRATIONS), "schema_migrations"} >= ALL_TABLES
+    assert {*final_tables(MIGRATIONS), "schema_migrations"} >= ALL_TABLES - VIEWS
 
 
 def test_an_added_column_is_one_a_statement() -> None:
@@ -227,6 +236,18 @@ def test_a_foreign_view_of_our_name_is_refused(empty_questdb) -> None:
     assert set(tables(empty_questdb)) == {"theirs", "positions"}
 
 
+def test_a_foreign_table_in_a_views_place_is_left_alone_and_named(empty_questdb) -> None:
+    """A view of ours is a convenience: nothing stops for it, and nobody's rows are touched."""
+    execute(empty_questdb, "CREATE TABLE trades (x INT)", "INSERT INTO trades VALUES (7)")
+    with empty_questdb.connect() as connection:
+        runner = MigrationRunner(connection)
+        runner.run()
+        assert runner.left_alone == ["There is a table trades already: the view of that name is not made."]
+        assert connection.rows("SELECT x FROM trades") == [(7,)]
+        assert connection.rows("SELECT count() FROM market_data_points") == [(0,)]
+    assert set(tables(empty_questdb)) == ALL_TABLES
+
+
 def test_several_foreign_tables_are_named_together(empty_questdb) -> None:
     """A person needs to see all of them at once."""
     execute(empty_questdb, "CREATE TABLE prices (x INT)", "CREATE TABLE orders (x INT)")
@@ -277,8 +298,8 @@ def test_a_migration_stopped_at_any_statement_can_be_run_again(empty_questdb, nu
     """Wherever it stopped, the next run ends with the whole schema."""
     for position in range(len(MIGRATIONS[number].statements) + 1):
         with empty_questdb.connect() as connection:
-            for name in tables(empty_questdb):
-                connection.run_text(f"DROP TABLE {name}")
+            for name in sorted(tables(empty_questdb), key=lambda name: name not in VIEWS):
+                connection.run_text(f"DROP {'VIEW' if name in VIEWS else 'TABLE'} {name}")
         halfway = [*MIGRATIONS[:number], stopped_before(MIGRATIONS[number], position)]
         with pytest.raises(MigrationError, match="run the migrations again"):
             run(empty_questdb, halfway)
@@ -342,7 +363,7 @@ def test_repair_makes_missing_tables_again_as_they_were(empty_questdb) -> None:
 
 def test_repair_of_an_empty_server_makes_everything(empty_questdb) -> None:
     """A database folder that was deleted comes back whole."""
-    assert set(repair_tables(empty_questdb.settings)) == ALL_TABLES - {"schema_migrations"}
+    assert set(repair_tables(empty_questdb.settings)) == ALL_TABLES - VIEWS - {"schema_migrations"}
 
 
 def test_repair_resumes_a_suspended_table(empty_questdb) -> None:

@@ -180,7 +180,7 @@ def summary_of(stored: StoredSession, running: SessionStatus | None) -> SessionS
         state=running.state if running else manifest.state,  # type: ignore[arg-type]  # pydantic checks it
         reason=running.reason if running else manifest.reason,
         label=manifest.label,
-        kind="replay" if manifest.recording else "live",
+        kind="replay" if manifest.recording else manifest.kind,  # type: ignore[arg-type]  # the three there are
         symbols=manifest.symbols,
         data_types=manifest.data_types,
         created_us=manifest.created_us,
