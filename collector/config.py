@@ -138,7 +138,7 @@ class History(_Section):
     """Past candles: whom to ask for them, and how."""
 
     enabled: bool = False
-    sources: list[str] = ["binance_futures", "binance", "coingecko", "cryptocompare", "okx", "bybit"]
+    sources: list[str] = []
     default_coins: Count = 100
     parallel_symbols: Count = 4
     attempts: Count = 6

@@ -19,7 +19,7 @@ from collector.control_server import Progress as Say
 from collector.errors import CollectorError, UsageError
 from collector.exchanges.candle_sources.base import CandleSource, SourceLimits, length_us
 from collector.exchanges.candle_sources.intervals import bucket_from, bucket_start
-from collector.exchanges.candle_sources.registry import SOURCES, create_source, source_class
+from collector.exchanges.candle_sources.registry import DEFAULT_ORDER, SOURCES, create_source, source_class
 from collector.exchanges.selection import is_rule
 from collector.history.backfill import Backfill, Outcome, Progress
 from collector.history.client import HistoryClient
@@ -189,7 +189,7 @@ class HistoryRuns:
         now_us = self._clock.now_us()
         interval = request.interval
         bucket_us = length_us(interval)
-        sources = list(request.sources or self._config.history.sources)
+        sources = list(request.sources or self._config.history.sources or DEFAULT_ORDER)
         for name in sources:
             source_class(name)
         end_us = bucket_start(now_us, interval) if request.to_us is None else min(request.to_us, now_us)
