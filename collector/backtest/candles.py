@@ -109,6 +109,20 @@ def session_candles(
     )  # fmt: skip
 
 
+def covered_candles(reader: SessionReader, symbol: str, interval: str) -> tuple[Any, str]:
+    """Return the candles that are closed and lack no trade, in their last revision, and where they are from.
+
+    Other than ``session_candles`` it takes a session with gaps: the candles that those fall into are left out.
+
+    Raises:
+        UnknownName: the session has no such symbol, or no candles of this interval are recorded.
+    """
+    rows = reader.ohlcv(symbol, interval)
+    frame = rows.pandas()
+    whole = frame["is_closed"].astype(bool) & (frame["coverage"].astype(str) == "full")
+    return frame.loc[whole, list(_COLUMNS)].sort_values("timestamp"), rows.source
+
+
 def open_holes(
     reader: SessionReader, symbol: str, from_us: int | None = None, to_us_: int | None = None
 ) -> tuple[Hole, ...]:

@@ -44,6 +44,7 @@ KINDS: dict[str, IndicatorKind] = {
 }
 """Every indicator by its name; ``macd`` gives ``macd``, ``macd_signal`` and ``macd_histogram``, and so on."""
 
+_DAY_US = 86_400_000_000
 _FIELDS = {"macd": ("macd", "signal", "histogram"), "bollinger": ("lb", "cb", "ub")}
 
 
@@ -56,10 +57,14 @@ class Candle:
     low: float
     close: float
     volume: float
+    start_us: int = 0
+    """Its start in microseconds since the epoch, UTC; only ``vwap`` looks at it."""
 
 
 class Incremental:
     """One indicator, fed candle by candle in their order.
+
+    ``vwap`` begins anew with each day, UTC.
 
     Args:
         name: one of ``KINDS``.
@@ -67,7 +72,7 @@ class Incremental:
 
     Raises:
         UnknownName: there is no such indicator, or it has no such parameter.
-        UsageError: a parameter is not a positive number.
+        UsageError: a parameter is not a positive number, or not a whole one where it counts candles.
     """
 
     def __init__(self, name: str, **parameters: float) -> None:
@@ -79,8 +84,12 @@ class Incremental:
                 raise UnknownName(f"parameter of {name}", parameter, list(kind.parameters))
             if not value > 0:
                 raise UsageError(f"{parameter} of {name} must be more than 0.")
+            if isinstance(kind.parameters[parameter], int) and value != int(value):
+                raise UsageError(f"{parameter} of {name} counts candles: {value:g} is not whole.")
         self.name = name
-        self.parameters = {**kind.parameters, **parameters}
+        given = {**kind.parameters, **parameters}
+        self.parameters = {key: type(own)(given[key]) for key, own in kind.parameters.items()}
+        self._day: int | None = None
         self._kind = kind
         self._indicator = kind.make(extra("talipp.indicators"), self.parameters)
         self._candle = extra("talipp.ohlcv").OHLCV
@@ -90,8 +99,16 @@ class Incremental:
         """Return the names of what ``add`` returns."""
         return tuple(f"{self.name}_{value}" if value else self.name for value in self._kind.values)
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Return the same names with the parameters, as ``sma(20)``: what tells apart the rows of ``indicators``."""
+        told = ",".join(str(int(one)) if one == int(one) else repr(float(one)) for one in self.parameters.values())
+        return tuple(f"{name}({told})" if told else name for name in self.value_names)
+
     def add(self, candle: Candle) -> tuple[float | None, ...]:
         """Take the next candle; return its values, None while there were too few candles."""
+        if self.name == "vwap" and self._day != (day := candle.start_us // _DAY_US):
+            self._day, self._indicator = day, self._kind.make(extra("talipp.indicators"), self.parameters)
         told = candle.close
         if self._kind.of_candles:
             told = self._candle(candle.open, candle.high, candle.low, candle.close, candle.volume)

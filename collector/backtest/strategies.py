@@ -34,8 +34,11 @@ class Template:
 def _indicator(strategy: Any, name: str, value: int = 0, **parameters: float) -> Any:
     """Return one of the values of an indicator as a line of the strategy's, NaN where it is not known yet."""
 
-    def line(opened: Any, high: Any, low: Any, close: Any, volume: Any) -> Any:
-        candles = (Candle(*map(float, row)) for row in zip(opened, high, low, close, volume, strict=True))
+    def line(opened: Any, high: Any, lows: Any, close: Any, volume: Any) -> Any:
+        candles = (
+            Candle(float(o), float(h), float(low), float(c), float(v), int(at.value // 1000))
+            for o, h, low, c, v, at in zip(opened, high, lows, close, volume, data.index, strict=True)
+        )
         found = [row[value] for row in computed(name, candles, **parameters)]
         return extra("numpy").array([float("nan") if one is None else one for one in found])
 

@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Use": {
         "backtest": Entry("collector.cli.backtest:backtest", "Run a strategy on a session's candles."),
         "backtests": Entry("collector.cli.backtest:backtests", "List backtests, or hold them side by side."),
+        "indicators": Entry("collector.cli.indicators:indicators", "Compute indicators of a session's candles."),
     },
     "Prove": {
         "verify": Entry("collector.cli.verify:verify", "Prove that CSV, QuestDB and candles agree."),

@@ -26,6 +26,12 @@ _MODULES_OF_EXTRAS = {
     "polars": "research",
     "hftbacktest": "hftbacktest",
     "hftbacktest.data": "hftbacktest",
+    "hftbacktest.stats": "hftbacktest",
+    "backtesting": "backtest",
+    "backtesting.lib": "backtest",
+    "bokeh.settings": "backtest",
+    "talipp.indicators": "backtest",
+    "talipp.ohlcv": "backtest",
     "nautilus_trader": "nautilus",
 }
 
