@@ -552,6 +552,8 @@ class Collection:
             gaps=self.session.ledger.entries(),
             rates=self._rates,
             now_us=self._parts.clock.now_us(),
+            repaired_rows=self._repairer.repaired_rows if self._repairer is not None else 0,
+            repair_requests=self._repairer.requests if self._repairer is not None else 0,
         )
 
     def _file_rows(self) -> dict[tuple[str, str], int]:

@@ -75,8 +75,10 @@ def describe_session(
     gaps: Iterable[Entry],
     rates: Rates,
     now_us: int,
+    repaired_rows: int = 0,
+    repair_requests: int = 0,
 ) -> SessionStatus:
-    """Put together what a session, its feed and its delivery say."""
+    """Put together what a session, its feed, its repairs and its delivery say."""
     delivery = delivery or SessionDelivery()
     compared, matching = (sum(getattr(score, name) for score in facts.candle_scores) for name in ("total", "equal"))
     scores = {score.symbol: score for score in facts.candle_scores}
@@ -126,6 +128,8 @@ def describe_session(
         rest_requests=feed.rest_requests if feed else 0,
         rest_refused=feed.rest_refused if feed else 0,
         rest_oversized=feed.rest_oversized if feed else 0,
+        repaired_rows=repaired_rows,
+        repair_requests=repair_requests,
         buffer=BufferStatus(
             received=facts.received, written=facts.written, pending=facts.pending, dropped=facts.dropped
         ),

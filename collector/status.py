@@ -148,6 +148,9 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     rest_refused: int = 0
     rest_oversized: int = 0
     """REST answers that were longer than ``feed.rest_max_bytes``."""
+    repaired_rows: int = 0
+    """Trades that were fetched because they had been missed, since this daemon runs the session."""
+    repair_requests: int = 0
     buffer: BufferStatus = BufferStatus()
     per_symbol: tuple[SymbolStatus, ...] = ()
     links: tuple[LinkStatus, ...] = ()

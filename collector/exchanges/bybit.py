@@ -370,7 +370,7 @@ class Bybit(Exchange):
         trades = []
         for row in rows:
             require_price_and_size(row.price, row.size)
-            # The ids are those of ``i`` on the websocket.
+            # Nobody vouches that these ids are ``i`` of the websocket; a repair compares what the trades say, too.
             _require_trade_id(row.id, symbol)
             time_us = natural(row.time) * 1000
             trades.append(Trade(symbol, time_us, row.price, row.size, _SIDES[row.side], row.id, received_us, "rest"))

@@ -22,7 +22,7 @@ from collector.candles.aggregator import EXACT, Candle, Ticks
 from collector.errors import LogError
 from collector.events import Trade
 from collector.feeds.continuity import merge_intervals
-from collector.session.repair import Found, Ids, holds
+from collector.session.repair import Content, Found, Ids, holds
 from collector.storage.csv_log import Released, symbol_folder
 from collector.storage.segments import MAX_LINE_BYTES
 from collector.streams import OHLCV, PRICES, Stream
@@ -398,18 +398,18 @@ def look_up_trades(directory: Path, symbol: str, ids: Ids, span: tuple[int, int]
     from_us, to_us = span if span is not None else (0, 0)
     present: list[tuple[int, int]] = []
     repaired: list[tuple[int, int]] = []
-    between: set[str] = set()
+    between: dict[str, Content] = {}
     next_id: int | None = None
     for rows in _rows_from(directory, PRICES, symbol, from_us):
         for row in rows:
             at_us, trade_id = int(row[0]), row[5]
             number = int(trade_id) if trade_id.isdecimal() else None
             if not ids and from_us <= at_us <= to_us:
-                between.add(trade_id)
+                between[trade_id] = at_us, Decimal(row[1]), Decimal(row[2]), row[4]
             elif not ids and number is not None and at_us > to_us:
                 next_id = number if next_id is None else min(next_id, number)
             if ids and number is not None:
                 first = int(row[9]) if row[9] and row[10] == trade_id else number
                 if holds(ids, number) or holds(ids, first):
                     (repaired if row[8] == "rest" else present).append((min(first, number), number))
-    return Found(merge_intervals(present), merge_intervals(repaired), frozenset(between), next_id)
+    return Found(merge_intervals(present), merge_intervals(repaired), between, next_id)

@@ -7,7 +7,9 @@ ids (``TimeSearch``). Whoever does I/O asks ``wanted`` what to request, and give
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -20,6 +22,9 @@ from collector.streams import PRICES
 
 Ids = list[tuple[int, int]]
 """Inclusive intervals of ids, in order, none touching another."""
+
+Content = tuple[int, Decimal, Decimal, str]
+"""What a trade says beside its id: exchange time, price, volume and the taker's side."""
 
 Paging = Literal["id", "time", "recent"]
 
@@ -169,10 +174,19 @@ class TimeSearch:
     Args:
         seen: ids that are recorded already, of the trades in the span.
         next_id: the lowest id that is recorded of the trades after the span.
+        contents: what those trades say, by their ids, where nobody vouches that REST spells an id as the stream does:
+            as long as no answer has a recorded id, a trade that says the same as a recorded one is that one. Each
+            recorded trade stands for one, so of two alike of which one is recorded the other is found.
     """
 
     def __init__(
-        self, paging: Paging, from_us: int, to_us: int, seen: Collection[int | str], next_id: int | None = None
+        self,
+        paging: Paging,
+        from_us: int,
+        to_us: int,
+        seen: Collection[int | str],
+        next_id: int | None = None,
+        contents: Mapping[str, Content] | None = None,
     ) -> None:
         self.found: list[Trade] = []
         self.lost: list[tuple[int, int]] = []
@@ -182,6 +196,8 @@ class TimeSearch:
         self._from_us = from_us
         self._to_us = to_us
         self._seen = {str(known) for known in seen}
+        self._contents = dict(contents or {})
+        self._unmatched = Counter(self._contents.values())
         self._asked_us = from_us
         self._next_id = next_id
         self._patience = PATIENCE
@@ -199,6 +215,7 @@ class TimeSearch:
         """Judge an answer; return False where it brought nothing, so that it is better to wait."""
         if self._paging == "id":
             return self._take_backward(trades)
+        self._recognise(trades)
         times = [trade.timestamp_us for trade in trades]
         begins = min(times, default=None)
         if self._paging == "recent" and begins is not None and not self._reaches_back(trades, begins):
@@ -225,6 +242,16 @@ class TimeSearch:
             self.lost = [(self._from_us, self._to_us)]
             self.reason = reason
             self.done = True
+
+    def _recognise(self, trades: Sequence[Trade]) -> None:
+        """Take trades that are recorded under other ids for seen."""
+        if any(str(trade.trade_id) in self._contents for trade in trades):
+            self._unmatched.clear()  # the ids are the stream's
+        for trade in trades:
+            name, content = str(trade.trade_id), content_of(trade)
+            if name not in self._seen and self._unmatched[content] > 0:
+                self._unmatched[content] -= 1
+                self._seen.add(name)
 
     def _keep(self, trades: Iterable[Trade]) -> None:
         for trade in trades:
@@ -260,13 +287,18 @@ class TimeSearch:
         return any(trade.timestamp_us == self._from_us and str(trade.trade_id) in self._seen for trade in trades)
 
 
+def content_of(trade: Trade) -> Content:
+    """Return what a trade says beside its id, comparable however its numbers are written."""
+    return trade.timestamp_us, Decimal(trade.price), Decimal(trade.volume), trade.side or ""
+
+
 class Found(msgspec.Struct, frozen=True):
     """What a session's log has already of ids that are to be repaired, and which of it an earlier repair brought."""
 
     present: Ids = []
     repaired: Ids = []
-    ids: frozenset[str] = frozenset()
-    """The ids of all trades between the two times that were asked for."""
+    between: Mapping[str, Content] = {}
+    """By its id, what each trade between the two times that were asked for says."""
     next_id: int | None = None
     """The lowest number of a trade after them."""
 

@@ -121,6 +121,7 @@ class Repairer:
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.repaired_rows = 0
+        self.requests = 0
         self._session = session
         self._exchange = exchange
         self._rest = rest
@@ -308,7 +309,14 @@ class Repairer:
         if not await self._session.flush():
             raise Later(self._settings.interval_s, "the log cannot be written now")
         found = await asyncio.to_thread(self._look_up, symbol, [], (from_us, to_us))
-        search = TimeSearch(self._exchange.trades_paging, from_us, to_us, found.ids, found.next_id)
+        search = TimeSearch(
+            self._exchange.trades_paging,
+            from_us,
+            to_us,
+            found.between.keys(),
+            found.next_id,
+            contents=None if self._exchange.trade_ids_contiguous else found.between,
+        )
         while (asked := search.wanted) is not None:
             await self._ask(symbol, asked, search)
         await self._await_room()
@@ -358,6 +366,7 @@ class Repairer:
 
     async def _get(self, request: Request) -> bytes:
         await self._allowance.leave_room(request.weight, self._settings.budget_share)
+        self.requests += 1
         return await self._rest.get(request)
 
     async def _await_room(self) -> None:

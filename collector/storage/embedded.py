@@ -26,7 +26,15 @@ from pydantic import SecretStr
 from collector.config import Config, QuestDB
 from collector.errors import InstallError
 from collector.storage.java import find_java
-from collector.storage.processes import accepts, answers_http, command_line, port_holder, port_is_free, reap
+from collector.storage.processes import (
+    accepts,
+    all_commands,
+    answers_http,
+    command_line,
+    port_holder,
+    port_is_free,
+    reap,
+)
 
 VERSION = "9.3.4"
 COORDINATES = f"org.questdb:questdb:{VERSION}"
@@ -261,6 +269,7 @@ class EmbeddedServer:
             if (pid := self._running_pid()) is not None:
                 self._wait_until_ready(pid)
                 return False
+            self._refuse_orphan()
             self._refuse_taken_ports()
             self._make_folders()
             self._write_configuration()
@@ -474,6 +483,19 @@ class EmbeddedServer:
                 return False
             time.sleep(_POLL_S)
         return True
+
+    def _refuse_orphan(self) -> None:
+        """Refuse to start beside a server of this folder that the pid file does not know.
+
+        It runs on when the folder is deleted under it, and would delete the new server's files as left-overs: accepted
+        rows are gone then before they are applied ("cannot read WAL event file").
+        """
+        for pid, command in all_commands():
+            if _MAIN_CLASS in command and command[-1] == str(self.root):
+                raise InstallError(
+                    f"Another QuestDB (pid {pid}) runs in {self.root}, whose files were deleted under it.",
+                    hint=f"End it (kill {pid}) and try again: it would delete the new server's files.",
+                )
 
     def _refuse_taken_ports(self) -> None:
         for key, port in (("questdb.ilp_port", self._http_port), ("questdb.pg_port", self._pg_port)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -13,6 +14,7 @@ from collector.storage.checks import (
     Fault,
     Rewind,
     ServerFacts,
+    TableFacts,
     find_faults,
     lanes_with_missing_rows,
     mark_of,
@@ -28,6 +30,8 @@ from collector.streams import Stream
 
 _RESUME_WAIT_S = 1.0
 _RESUME_POLL_S = 0.05
+_LOST_LOG = re.compile(r"cannot read WAL event file|wal\d+.*does not exist|does not exist.*wal\d+").search
+"""What a table says whose log of accepted rows has lost files: it can never apply them."""
 _MAX_RESENDS = 3  # of the same rows that the table does not show; then a person has to look
 
 RepairTables = Callable[[], None]
@@ -69,7 +73,7 @@ class Inspector:
             facts, faults = self._repair(self._repair_tables, faults)
         suspended = [table for table, fault in faults.items() if fault.kind == "suspended"]
         if suspended:
-            facts = self._resume(suspended)
+            facts = self._skip_lost(self._resume(suspended))
             faults = find_faults(facts, self._streams)
         resumed = [table for table in suspended if table not in faults]
         now_us = self._clock.now_us()
@@ -150,6 +154,32 @@ class Inspector:
         """Resume WAL apply; the server says OK even when it suspends the table again at once, so look a while."""
         for table in tables:
             self._transport.query(f"alter table {table} resume wal")
+        return self._settle_down(tables)
+
+    def _skip_lost(self, facts: ServerFacts) -> ServerFacts:
+        """Have tables go on behind transactions whose files are gone from the server's disk.
+
+        Their rows were acknowledged and are not in the table, so they lie behind the verified position: all of them
+        are sent again. As little as possible is skipped at first, since what is not ours is not sent again.
+        """
+        known = {stream.table for stream in self._streams}
+        step = 1
+        while lost := [name for name, table in facts.tables.items() if name in known and _has_lost_log(table)]:
+            for name in lost:
+                table = facts.tables[name]
+                goes_on = min(table.applied + step, table.transaction) + 1
+                self._transport.query(f"alter table {name} resume wal from txn {goes_on}")
+                self._log.warning(
+                    "replicator.lost_transactions_skipped", table=name, from_transaction=table.applied + 1,
+                    to_transaction=goes_on - 1, reason=table.error,
+                )  # fmt: skip
+            if step > max(facts.tables[name].transaction - facts.tables[name].applied for name in lost):
+                return self._settle_down(lost)
+            step *= 2
+            facts = self._settle_down(lost)
+        return facts
+
+    def _settle_down(self, tables: Sequence[str]) -> ServerFacts:
         deadline = self._clock.monotonic_s() + _RESUME_WAIT_S
         while True:
             facts = read_facts(self._transport, self._streams)
@@ -227,3 +257,7 @@ class Inspector:
             if lane.window.rows:
                 lane.sealed = Sealed(lane.window, lane.acknowledged, table.transaction)
                 lane.window = Window()
+
+
+def _has_lost_log(table: TableFacts) -> bool:
+    return table.suspended and table.applied < table.transaction and _LOST_LOG(table.error) is not None

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _PROBE_TIMEOUT_S = 2.0
@@ -24,6 +25,19 @@ def command_line(pid: int) -> list[str]:
         return [os.fsdecode(argument) for argument in raw.split(b"\0")[:-1]]
     # `ps` joins the arguments with blanks; a folder with blanks in its name is put together again after `-d`.
     return split_command(_output_of("ps", "-ww", "-o", "command=", "-p", str(pid)))
+
+
+def all_commands() -> Iterator[tuple[int, list[str]]]:
+    """Give each running process that can be seen, with its arguments."""
+    if sys.platform == "linux":
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (command := command_line(int(entry.name))):
+                yield int(entry.name), command
+        return
+    for line in _output_of("ps", "-axww", "-o", "pid=,command=").splitlines():
+        pid, _, command_text = line.strip().partition(" ")
+        if pid.isdigit():
+            yield int(pid), split_command(command_text)
 
 
 def split_command(line: str) -> list[str]:

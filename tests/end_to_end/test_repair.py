@@ -220,7 +220,7 @@ def test_a_hundred_disconnects_at_two_thousand_trades_a_second_cost_nothing(
 def test_a_repair_that_was_killed_is_gone_on_with(daemon: Callable[..., Any], server: Callable[..., Any]) -> None:
     """kill -9 while the first trades of a long gap have come and the rest have not: none is recorded twice."""
     exchange = server("exchange", "--rate", "1500", "--symbols", SYMBOL)
-    collector = daemon('[repair]\nenabled = true\n[questdb]\nmode = "off"\n')
+    collector = daemon("[repair]\nenabled = true\n")
     collector.start()
     session_id = begin(collector, exchange, data_types=["prices"])
     collector.wait_rows(session_id, "prices", 1000)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from trials.parts import Cadence, Daemon, Database, Disk, Exchange, wait_until
+from trials.parts import Cadence, Daemon, Database, Disk, Exchange, TrialError, wait_until
 from trials.sessions import begin, finish, let_grow, peak_bytes, write_session
 
 MakeDaemon = Callable[..., Daemon]
@@ -138,6 +139,38 @@ def test_13_the_disk_of_the_database_is_full(
     finally:
         collector.end()
         own.end()
+
+
+def test_12_the_database_loses_rows_that_it_took(
+    database: Database, daemon: MakeDaemon, exchange: MakeExchange
+) -> None:
+    """Files of a table's log of accepted rows are gone: it is led past them, and gets those rows again from the CSV."""
+    collector, market = daemon(), exchange(rate=1000)
+    collector.start()
+    directory = begin(collector, market, "lost-log")
+    collector.wait_delivered()
+
+    def is_told() -> bool:
+        return any(event["event"] == "replicator.lost_transactions_skipped" for event in collector.events())
+
+    def accepted() -> bool:
+        return database.query("select writerTxn + 1 < sequencerTxn from wal_tables() where name = 'tick_prices'") == [
+            [True]
+        ]
+
+    for _ in range(5):  # the daemon resumes it at its next look, which may come first
+        database.suspend("tick_prices")
+        with contextlib.suppress(TrialError):
+            wait_until(accepted, "rows that are accepted and not applied", bound_s=5)
+        database.kill()
+        for events in (database.server.root / "db").glob("tick_prices~*/wal*/*/_event*"):
+            events.unlink()
+        database.start()
+        let_grow(collector, "lost-log", 2000)
+        if is_told():
+            break
+    assert is_told()
+    assert finish(collector, database, market, directory).problems == []
 
 
 def test_14_the_database_is_restored_from_an_old_backup(

@@ -297,4 +297,4 @@ def test_what_the_log_has_of_missing_trades_is_looked_up(make_session: Callable[
     found = look_up_trades(session.directory, "BTC_USDT", [(2, 6), (10, 12)], (1_000_000, 12_000_000))
     assert (found.present, found.repaired) == ([(2, 2), (10, 10)], [(4, 5)])
     found = look_up_trades(session.directory, "BTC_USDT", [], (2_000_000, 8_500_000))
-    assert (found.ids, found.next_id) == ({"2", "4", "5"}, 9)
+    assert (found.between.keys(), found.next_id) == ({"2", "4", "5"}, 9)

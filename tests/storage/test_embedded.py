@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -259,6 +260,22 @@ def test_two_that_start_it_at_once_start_one(questdb_server) -> None:
         thread.join(timeout=60)
     assert sorted(outcomes) == [False, True]
     assert servers[0].status().pid == servers[1].status().pid
+
+
+def test_a_server_whose_folder_was_deleted_under_it_is_named(questdb_server) -> None:
+    """Two on one folder delete each other's files: accepted rows are gone before they are applied."""
+    running = questdb_server(migrated=False)
+    orphan = running.pid
+    shutil.rmtree(running.root)
+    fresh = same_server(running.server)
+    fresh.install()
+    try:
+        with pytest.raises(InstallError, match=rf"pid {orphan}.*kill {orphan}"):
+            fresh.start()
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+        os.waitpid(orphan, 0)
+    assert fresh.start()
 
 
 def test_a_start_that_fails_says_why(questdb_server) -> None:
