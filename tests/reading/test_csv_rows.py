@@ -24,6 +24,7 @@ from collector.reading.csv_rows import (
     symbols_in,
     to_ticks,
 )
+from collector.session.repair import content_of
 from collector.session.rows import format_trades
 from collector.streams import GAPS, OHLCV, ORDERBOOK, PRICES
 
@@ -298,3 +299,4 @@ def test_what_the_log_has_of_missing_trades_is_looked_up(make_session: Callable[
     assert (found.present, found.repaired) == ([(2, 2), (10, 10)], [(4, 5)])
     found = look_up_trades(session.directory, "BTC_USDT", [], (2_000_000, 8_500_000))
     assert (found.between.keys(), found.next_id) == ({"2", "4", "5"}, 9)
+    assert found.between["4"] == content_of(lines[4])

@@ -16,6 +16,7 @@ from collector.session.repair import (
     TOO_OLD,
     IdSearch,
     TimeSearch,
+    content_of,
     count,
     covered,
     holds,
@@ -203,6 +204,25 @@ class TestByTime:
             assert search.wanted is not None
             assert not search.take([trade("a", 90), trade("b", 150)])
         assert (search.wanted, ids(search.found), search.lost) == (None, ["b"], [(150, 200)])
+
+    def test_ids_that_rest_spells_otherwise_cost_no_trade_twice(self) -> None:
+        """As many as are recorded of those that say the same are passed over, once, however often they are asked for."""
+        recorded = {"a": trade("a", 100), "b": trade("b", 150), "c": trade("c", 150), "d": trade("d", 200)}
+        contents = {name: content_of(one) for name, one in recorded.items()}
+        search = TimeSearch("recent", 100, 200, contents.keys(), contents=contents)
+        answer = [trade(f"rest-{number}", at_us) for number, at_us in enumerate((90, 100, 150, 150, 150, 170, 200))]
+        for one in answer:
+            one.price = "1.00"  # written in another way
+        assert not search.take(answer[:-1])
+        assert search.take(answer)
+        assert (ids(search.found), search.lost) == (["rest-4", "rest-5"], [])
+
+    def test_ids_that_are_the_streams_decide_alone(self) -> None:
+        """Then another trade of the same moment, price, size and side is another one."""
+        contents = {"a": content_of(trade("a", 100)), "cut": content_of(trade("cut", 150))}
+        search = TimeSearch("recent", 100, 200, contents.keys(), contents=contents)
+        assert search.take([trade("a", 100), trade("b", 150), trade("e", 210)])
+        assert ids(search.found) == ["b"]
 
     def test_by_time_it_goes_on_until_the_span_is_over(self) -> None:
         """Each answer is asked for from the last trade of the one before."""
