@@ -206,7 +206,7 @@ class TestByTime:
         assert (search.wanted, ids(search.found), search.lost) == (None, ["b"], [(150, 200)])
 
     def test_ids_that_rest_spells_otherwise_cost_no_trade_twice(self) -> None:
-        """As many as are recorded of those that say the same are passed over, once, however often they are asked for."""
+        """As many as are recorded of those that say the same are passed over, however often they are asked for."""
         recorded = {"a": trade("a", 100), "b": trade("b", 150), "c": trade("c", 150), "d": trade("d", 200)}
         contents = {name: content_of(one) for name, one in recorded.items()}
         search = TimeSearch("recent", 100, 200, contents.keys(), contents=contents)
