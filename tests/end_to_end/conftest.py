@@ -88,7 +88,7 @@ class Server:
 
 def _with_repair_off(config: str) -> str:
     """Leave what is missing missing, for the tests that look at it; those of repair say that they want it."""
-    return config if "[repair]" in config else f"{config}[repair]\nenabled = false\n"
+    return config if "[repair]" in config else f"{config}\n[repair]\nenabled = false\n"
 
 
 class DaemonProcess:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -224,7 +224,7 @@ class _Export:
             return
         book = BookFromRaw(arrays)
         path = self._session.directory / RAW_FILE
-        found = (event for _, event in read_book_events(path, self._session.manifest.exchange, [symbol]))
+        found = _timed(event for _, event in read_book_events(path, self._session.manifest.exchange, [symbol]))
         for day_us, group in itertools.groupby(found, key=_day_of):
             events: list[Event] = []
             for number, one in enumerate(group):
@@ -277,6 +277,21 @@ class _Export:
                 for name in sizes:
                     size = decimals_of(batch[name].to_numpy(zero_copy_only=False), size)
         return price, size
+
+
+def _timed(events: Iterable[BookEvent]) -> Iterator[BookEvent]:
+    """Give snapshots that have no time the exchange's time of the first change that follows them, as the rows do."""
+    waiting: list[BookEvent] = []
+    for event, received_ns in events:
+        if not event.timestamp_us:
+            waiting.append((event, received_ns))
+            continue
+        for one, one_received_ns in waiting:
+            yield msgspec.structs.replace(one, timestamp_us=event.timestamp_us), one_received_ns
+        waiting.clear()
+        yield event, received_ns
+    # Nothing followed, so nothing tells when it was but our own clock.
+    yield from waiting
 
 
 def _day_of(found: BookEvent) -> int:
