@@ -27,9 +27,13 @@ def test_what_was_asked_for_can_be_ended(name: str) -> None:
         assert json.loads(after)[key].lower() == "un" + json.loads(before)[key].lower()
 
 
-@pytest.mark.parametrize("name", [name for name in EXCHANGES if name != "hyperliquid"])
+UNASKED = ("hyperliquid", "kucoin_linear")
+"""Hyperliquid documents no request for its newest trade; of KuCoin's contracts no answer was found to test against."""
+
+
+@pytest.mark.parametrize("name", [name for name in EXCHANGES if name not in UNASKED])
 def test_the_newest_trade_can_be_asked_for(name: str) -> None:
-    """Every exchange but Hyperliquid documents a request for it; an answer that is none is refused."""
+    """An answer that is none is refused."""
     exchange = create_exchange(name, LISTINGS)
     request = exchange.newest_trade_request("BTC_USDT")
     assert request is not None
