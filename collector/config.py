@@ -139,6 +139,8 @@ class History(_Section):
 
     enabled: bool = False
     sources: list[str] = []
+    symbols: list[str] = []
+    quote: str = "USDT"
     default_coins: Count = 100
     parallel_symbols: Count = 4
     attempts: Count = 6

@@ -37,6 +37,8 @@ from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
 from collector.requests import (
     BackfillRequest,
+    CoinsRequest,
+    QualityRequest,
     ReconnectRequest,
     RepairRequest,
     ResyncRequest,
@@ -102,8 +104,16 @@ class Daemon:
         self._log_thread = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._keeper_thread = ThreadPoolExecutor(1, thread_name_prefix="keeper")
         self._database = DatabaseSupervisor(config, log=log)
+        self._allowances: Allowances = {}
         self._history = HistoryRuns(
-            config, clock=clock, log=log, begin=self._begin_history, settings=self._database.settings
+            config,
+            clock=clock,
+            log=log,
+            begin=self._begin_history,
+            settings=self._database.settings,
+            data_dir=self._data_dir,
+            files=self._files,
+            live=self._allowances,
         )
         self._replicator = self._make_replicator()
         self._session_rows: SessionReplica | None = None
@@ -112,7 +122,6 @@ class Daemon:
         self._control = ControlServer(self._data_dir, self._commands(), log=log, settings=config.control)
         self._ended = self._ended_sessions()
         self._collections: dict[str, Collection] = {}
-        self._allowances: Allowances = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._api: ApiServer | None = None
         self._stopping = asyncio.Event()
@@ -140,6 +149,7 @@ class Daemon:
                 await control.start()
                 self._start_delivery(tasks)
                 beat = tasks.create_task(self._measure_loop())
+                schedule = tasks.create_task(self._history.keep_schedule()) if self.config.history.enabled else None
                 await self._start_api(tasks)
                 await self._take_up_sessions()
                 tasks.create_task(self._ended.run(self._stopping))
@@ -152,6 +162,8 @@ class Daemon:
                 await self._drain()
                 await control.stop()
                 beat.cancel()
+                if schedule is not None:
+                    schedule.cancel()
                 if self._api is not None:
                     await self._api.stop()
         finally:
@@ -364,6 +376,8 @@ class Daemon:
     async def _run(self, collection: Collection) -> None:
         await collection.run()
         session = collection.session
+        if collection.manifest.kind != "history":
+            await self._history.log_session(collection.manifest)
         if self._replicator is not None and session.state in FINAL:
             self._replicator.over(session.session_id, _finder(session.directory))
 
@@ -429,6 +443,9 @@ class Daemon:
             "resync": self._resync,
             "repair": self._repair,
             "backfill": self._backfill,
+            "quality": self._quality,
+            "coins": self._coins,
+            "schedule": self._schedule,
             "shutdown": self._shutdown,
         }
 
@@ -562,6 +579,15 @@ class Daemon:
     async def _backfill(self, arguments: dict[str, Any], progress: Progress) -> Any:
         request = from_arguments(arguments, BackfillRequest)
         return await self._history.backfill(request, progress)
+
+    async def _quality(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        return await self._history.quality(from_arguments(arguments, QualityRequest), progress)
+
+    async def _coins(self, arguments: dict[str, Any], _: Progress) -> Any:
+        return await self._history.master_list(from_arguments(arguments, CoinsRequest))
+
+    async def _schedule(self, _: dict[str, Any], __: Progress) -> Any:
+        return self._history.schedule()
 
     async def _begin_history(self, manifest: Manifest) -> HistoryRun:
         """Prepare a session of history and have it run."""

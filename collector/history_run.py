@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -16,26 +19,38 @@ from collector.clock import Clock
 from collector.collection import Collection, Parts
 from collector.config import Config, QuestDB
 from collector.control_server import Progress as Say
-from collector.errors import CollectorError, UsageError
+from collector.errors import CollectorError, UnknownName, UsageError
 from collector.exchanges.candle_sources.base import CandleSource, SourceLimits, length_us
-from collector.exchanges.candle_sources.intervals import bucket_from, bucket_start
+from collector.exchanges.candle_sources.coingecko import MARKETS_PAGE, CoingeckoCandles
+from collector.exchanges.candle_sources.intervals import DAY_US, HOUR_US, bucket_from, bucket_start
 from collector.exchanges.candle_sources.registry import DEFAULT_ORDER, SOURCES, create_source, source_class
+from collector.exchanges.candle_sources.walk import walk
+from collector.exchanges.registry import EXCHANGES, create_exchange
 from collector.exchanges.selection import is_rule
+from collector.feeds.allowance import Allowances, allowance_of
+from collector.feeds.feed import fetch_listing, open_rest
 from collector.history.backfill import Backfill, Outcome, Progress
 from collector.history.client import HistoryClient
-from collector.history.holdings import Holding, load_holdings
+from collector.history.coins import CoinList, fetch_coins, load_coins, save_coins, symbol_rows
+from collector.history.holdings import Holding, history_sessions, load_holdings
+from collector.history.schedule import Schedule
 from collector.history.spans import intersect, length, subtract
 from collector.history.tables import HistoryTables, LogRow, QualityRow, RangeRow
-from collector.requests import BackfillRequest, StartRequest
+from collector.history_check import SymbolQuality, examine_symbol, points_of
+from collector.history_schedule import Scheduler, Work, describe_schedule, load_runs
+from collector.quality.candles import Point, SecondOpinion, compare
+from collector.requests import BackfillRequest, CoinsRequest, QualityRequest, StartRequest
 from collector.session.manifest import Backfill as Plan
 from collector.session.manifest import Manifest
 from collector.session.names import new_session_id
-from collector.session.session import create_manifest
+from collector.session.session import FINAL, create_manifest
+from collector.storage.files import Files
 from collector.streams import history_stream
 
 EXCHANGE = "history"
 """What stands in the column ``exchange`` of a session that asks many: the source of each row is in ``source``."""
-_DELIVERY_TIMEOUT_S = 600.0
+_SAMPLE = 48
+"""How many candles are compared with a second source's."""
 
 
 class _PastRules:
@@ -68,9 +83,23 @@ class HistoryRun(Collection):
 
     async def run(self) -> None:
         """Run when no other one does, so that nothing is asked for twice, then keep what is known of its symbols."""
-        async with self._runs.turn:
-            await super().run()
-            await self._runs.keep(self)
+        try:
+            async with self._runs.turn:
+                if self.session.state in FINAL:
+                    await self._go_on()
+                else:
+                    await super().run()
+                await self._runs.keep(self)
+        finally:
+            self.ended.set()
+
+    async def _go_on(self) -> None:
+        """Add to a session that is over already."""
+        try:
+            await self.session.mend(self.backfill.run)
+        except Exception as error:
+            # One session's trouble must not end the daemon.
+            self._parts.log.exception("data_collection.session_error", reason=repr(error))
 
 
 class HistoryRuns:
@@ -89,7 +118,14 @@ class HistoryRuns:
         log: FilteringBoundLogger,
         begin: Callable[[Manifest], Awaitable[HistoryRun]],
         settings: Callable[[], QuestDB],
+        data_dir: Path,
+        files: Files,
+        live: Allowances,
     ) -> None:
+        self.scheduler: Scheduler | None = None
+        self._data_dir = data_dir
+        self._files = files
+        self._live = live
         self.turn = asyncio.Lock()
         self.tables = HistoryTables(settings)
         self._config = config
@@ -111,6 +147,7 @@ class HistoryRuns:
             history = self._config.history
             self._client = HistoryClient(
                 clock=self._clock,
+                live=self._live,
                 addresses={name: one.rest_url for name, one in self._config.exchange.items() if one.rest_url},
                 limits={
                     name: SourceLimits(
@@ -140,9 +177,11 @@ class HistoryRuns:
             source_pause_s=self._config.history.source_pause_s,
         )
 
-    @staticmethod
-    def _source(name: str) -> CandleSource:
-        return create_source(name)
+    def _source(self, name: str) -> CandleSource:
+        source = create_source(name)
+        if isinstance(source, CoingeckoCandles) and (coins := load_coins(self._data_dir, self._clock.now_us())):
+            source.ids.update(coins.ids)
+        return source
 
     # What a person asks for
 
@@ -153,7 +192,7 @@ class HistoryRuns:
             UsageError, UnknownName: there is nothing like that to ask for.
         """
         symbols = await self._symbols(request)
-        manifest = self.describe(request, symbols)
+        manifest = await asyncio.to_thread(self._reopened, self.describe(request, symbols))
         plan = manifest.backfill
         if plan is None:
             raise UsageError("There is nothing to collect.")
@@ -214,9 +253,202 @@ class HistoryRuns:
             if is_rule(symbol):
                 raise UsageError(f"{symbol!r} is no symbol.", hint="Write symbols as BASE_QUOTE, or give --max-coins.")
         symbols = list(dict.fromkeys(request.symbols))
+        if not symbols and request.max_coins is None:
+            symbols = list(self._config.history.symbols)
+        if not symbols and request.task != "backfill":
+            symbols = sorted(await asyncio.to_thread(load_holdings, self._data_dir, request.interval))
+        if not symbols:
+            count = request.max_coins or self._config.history.default_coins
+            symbols = (await self.coins(count)).symbols(count, self._config.history.quote)
         if not symbols:
             raise UsageError("No symbol was given.", hint="For example: --symbols BTC_USDT,ETH_USDT.")
         return symbols
+
+    def _reopened(self, manifest: Manifest) -> Manifest:
+        """Return the month's session of a scheduled task, made to go on, where there is one; else the new one.
+
+        Otherwise a session would be made every hour.
+        """
+        wanted = manifest.backfill
+        if wanted is None or wanted.task == "backfill":
+            return manifest
+        month = _month_of(manifest.created_us)
+        for found in reversed(history_sessions(self._data_dir, wanted.interval)):
+            plan = found.backfill
+            if (
+                plan is not None
+                and found.state == "completed"
+                and (plan.task, plan.sources, found.symbols) == (wanted.task, wanted.sources, manifest.symbols)
+                and _month_of(found.created_us) == month
+            ):
+                plan.from_us, plan.to_us = min(plan.from_us, wanted.from_us), wanted.to_us
+                plan.done, plan.failed = [], {}
+                return found
+        return manifest
+
+    # Coins, quality, schedule
+
+    async def coins(self, count: int, *, refresh: bool = False) -> CoinList:
+        """Return the coins by market cap, from the disk where they are not older than a day.
+
+        Raises:
+            SourceRefused, ConnectionLost, MessageError: the source does not answer.
+        """
+        now_us = self._clock.now_us()
+        known = await asyncio.to_thread(load_coins, self._data_dir, now_us)
+        if known is not None and not refresh and len(known.coins) >= min(count, MARKETS_PAGE):
+            return known
+        found = await fetch_coins(self.client, max(count, MARKETS_PAGE), now_us)
+        await asyncio.to_thread(save_coins, self._data_dir, found, self._files)
+        return found
+
+    async def master_list(self, request: CoinsRequest) -> dict[str, Any]:
+        """Return the rows of ``symbols``, written to the database where they were asked for anew."""
+        count = request.count or self._config.history.default_coins
+        found = await self.coins(count, refresh=request.refresh)
+        traded: dict[str, list[str]] = {}
+        silent: dict[str, str] = {}
+        if request.refresh:
+            traded, silent = await self._traded()
+        rows = symbol_rows(found, self._config.history.quote, {name: tuple(by) for name, by in traded.items()})
+        if request.refresh and self._config.questdb.mode != "off":
+            await asyncio.to_thread(self.tables.put_symbols, rows)
+        return {"fetched_us": found.fetched_us, "not_asked": silent, "symbols": rows[:count]}
+
+    async def _traded(self) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Ask the exchanges among the sources what they trade; return that by symbol, and who did not answer."""
+        traded: dict[str, list[str]] = {}
+        silent: dict[str, str] = {}
+        settings = self._config.feed
+        for name in self._config.history.sources or DEFAULT_ORDER:
+            if name not in EXCHANGES:
+                continue
+            dialect = create_exchange(name)
+            endpoint = self._config.exchange.get(name)
+            rest_url = endpoint.rest_url if endpoint else ""
+            allowance = allowance_of(
+                self._live, dialect, self._clock, rest_url=rest_url, snapshots_per_s=settings.snapshots_per_s
+            )
+            rest = open_rest(dialect, settings, self._clock, rest_url=rest_url, allowance=allowance)
+            try:
+                async with asyncio.timeout(settings.snapshot_timeout_s):
+                    for listing in await fetch_listing(dialect, rest):
+                        traded.setdefault(listing.symbol, []).append(name)
+            except TimeoutError:
+                silent[name] = "it did not answer in time"
+            except CollectorError as error:
+                silent[name] = error.message
+            finally:
+                await rest.close()
+        return traded, silent
+
+    async def quality(self, request: QualityRequest, say: Say = lambda _: None) -> list[SymbolQuality]:
+        """Examine symbols, and keep what was found in ``data_quality``.
+
+        Raises:
+            UnknownName: nothing of a symbol is held.
+        """
+        interval = request.interval
+        started_us = self._clock.now_us()
+        holdings = await asyncio.to_thread(load_holdings, self._data_dir, interval)
+        for symbol in request.symbols:
+            if symbol not in holdings:
+                raise UnknownName(f"symbol with {interval} candles", symbol, sorted(holdings))
+        order = list(self._config.history.sources or DEFAULT_ORDER)
+        found: list[SymbolQuality] = []
+        for symbol in request.symbols or sorted(holdings):
+            say(f"examining {symbol}")
+            one = await asyncio.to_thread(examine_symbol, self._data_dir, interval, symbol, holdings[symbol], order)
+            if one is None:
+                continue
+            if request.compare:
+                one.opinion = await self._second_opinion(interval, symbol, holdings[symbol], order)
+            found.append(one)
+        now_us = self._clock.now_us()
+        flawed = sum(one.score < 100 for one in found)
+        log = LogRow(
+            task_id=f"quality-{started_us}", task_name="quality", status="completed", started_us=started_us,
+            finished_us=now_us, symbols=len(found), records=sum(one.report.present for one in found),
+            detail=f"{flawed} of {len(found)} symbols below 100",
+        )  # fmt: skip
+
+        def write() -> None:
+            self.tables.put_quality([one.row(now_us) for one in found])
+            self.tables.put_logs([log])
+
+        await self._try_to_write(write)
+        return found
+
+    async def _second_opinion(
+        self, interval: str, symbol: str, holding: Holding, order: Sequence[str]
+    ) -> SecondOpinion | None:
+        """Compare the newest candles of the source that gave most with those of the next exchange that answers."""
+        shares = {name: length(spans) for name, spans in holding.by_source.items() if spans}
+        if not shares:
+            return None
+        main = max(shares, key=shares.__getitem__)
+        end_us = holding.by_source[main][-1][1]
+        begin_us = max(holding.by_source[main][-1][0], end_us - _SAMPLE * length_us(interval))
+        points = await asyncio.to_thread(lambda: list(points_of(self._data_dir, interval, symbol, [main])))
+        sample = [point for point in points if begin_us <= point.start_us < end_us]
+        kinds = source_kinds()
+        for name in order:
+            if name == main or kinds[name] != "exchange":
+                continue
+            try:
+                walked = walk(self._source(name), symbol, interval, begin_us, end_us, now_us=self._clock.now_us())
+                candles = [candle async for page in self.client.pages(walked) for candle in page]
+            except CollectorError:
+                continue
+            theirs = [
+                Point(c.start_us, Decimal(c.open), Decimal(c.high), Decimal(c.low), Decimal(c.close)) for c in candles
+            ]
+            if theirs:
+                return compare(sample, theirs, (main, name))
+        return None
+
+    async def log_session(self, manifest: Manifest) -> None:
+        """Keep in the log of operations how a live session or a replay ended."""
+        row = LogRow(
+            task_id=manifest.session_id,
+            task_name=manifest.kind,
+            status=manifest.state,
+            started_us=manifest.created_us,
+            finished_us=manifest.ended_us,
+            provider=manifest.exchange,
+            symbols=len(manifest.symbols),
+            records=manifest.written,
+            error=manifest.reason if manifest.state == "failed" else "",
+        )
+        await self._try_to_write(lambda: self.tables.put_logs([row]))
+
+    async def keep_schedule(self) -> None:
+        """Run the tasks of history by schedule, until cancelled."""
+        work: dict[str, Work] = {
+            "hourly": lambda: self._scheduled("hourly", HOUR_US),
+            "fill_gaps": lambda: self._scheduled("fill_gaps", 30 * DAY_US),
+            "quality": self._scheduled_quality,
+        }
+        self.scheduler = Scheduler(self._data_dir, work, clock=self._clock, files=self._files, log=self._log)
+        await self.scheduler.run()
+
+    def schedule(self) -> dict[str, Any]:
+        """Return the tasks with their last and next runs; they run only where ``history.enabled`` says so."""
+        now_us = self._clock.now_us()
+        schedule = self.scheduler.schedule if self.scheduler else Schedule(load_runs(self._data_dir), now_us)
+        return {"enabled": self._config.history.enabled, "tasks": describe_schedule(schedule, now_us)}
+
+    async def _scheduled(self, task: str, span_us: int) -> str:
+        now_us = self._clock.now_us()
+        begin_us = bucket_start(now_us, "1h") - span_us
+        outcome = await self.backfill(BackfillRequest(task=task, from_us=begin_us), lambda _: None)
+        used = ", ".join(f"{name} {rows}" for name, rows in outcome.sources_used.items())
+        return f"{outcome.successful} of {outcome.total_symbols} symbols, held by source: {used or 'none'}"
+
+    async def _scheduled_quality(self) -> str:
+        found = await self.quality(QualityRequest())
+        flawed = [one.symbol for one in found if one.score < 100]
+        return f"{len(found)} symbols, {len(flawed)} below 100{': ' if flawed else ''}{', '.join(flawed[:10])}"
 
     # What is known afterwards
 
@@ -229,13 +461,21 @@ class HistoryRuns:
         except CollectorError as error:
             self._log.warning("history.tables_not_written", session=run.manifest.session_id, reason=str(error))
 
+    async def _try_to_write(self, write: Callable[[], None]) -> None:
+        """Write to the tables where there is a database; where it is away, the log says so."""
+        if self._config.questdb.mode == "off":
+            return
+        try:
+            await asyncio.to_thread(write)
+        except CollectorError as error:
+            self._log.warning("history.tables_not_written", reason=str(error))
+
     async def _keep(self, run: HistoryRun) -> None:
         manifest = run.manifest
         plan = manifest.backfill
         if plan is None:
             return
-        data_dir = run.session.directory.parent
-        holdings = await asyncio.to_thread(load_holdings, data_dir, plan.interval, set(manifest.symbols))
+        holdings = await asyncio.to_thread(load_holdings, self._data_dir, plan.interval, set(manifest.symbols))
         now_us = self._clock.now_us()
         ranges = ranges_of(holdings, plan.interval, now_us)
         quality = completeness_of(holdings, plan.interval, now_us)
@@ -260,6 +500,10 @@ class HistoryRuns:
             self.tables.put_logs([log])
 
         await asyncio.to_thread(write)
+
+
+def _month_of(time_us: int) -> str:
+    return f"{datetime.fromtimestamp(time_us / 1e6, UTC):%Y-%m}"
 
 
 def source_kinds() -> dict[str, Literal["exchange", "aggregator"]]:

@@ -5,6 +5,7 @@ of those it stopped · ``sessions`` → SessionStatus of each that the daemon kn
 ``symbols`` SymbolsRequest, ``reconnect`` ReconnectRequest → SessionStatus ·
 ``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest ·
 ``backfill`` BackfillRequest → what became of each symbol ·
+``quality`` QualityRequest, ``coins`` CoinsRequest, ``schedule`` → what is known of past candles ·
 ``repair`` RepairRequest → what became of each gap · ``shutdown`` → nothing, once it has begun.
 """
 
@@ -97,6 +98,21 @@ class BackfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     symbols: tuple[str, ...] = ()
     max_coins: int | None = None
     sources: tuple[str, ...] = ()
+
+
+class QualityRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Examine the past candles of some symbols (empty: all that are held); ``compare`` asks a second source, too."""
+
+    symbols: tuple[str, ...] = ()
+    interval: str = "1h"
+    compare: bool = False
+
+
+class CoinsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Return the master list of symbols; ``refresh`` asks for it anew whatever its age, and asks who trades them."""
+
+    count: int | None = None
+    refresh: bool = False
 
 
 class SymbolsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

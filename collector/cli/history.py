@@ -14,6 +14,8 @@ from collector.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from collector.config import QuestDB
+
 _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d", "1w")
 
 
@@ -162,3 +164,229 @@ def _year_us(year: int) -> int:
 
 def _now_us() -> int:
     return round(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+@click.command("fill-gaps")
+@click.option("--days", type=click.IntRange(1, 36500), default=30, show_default=True, help="How far back.")
+@click.option("--interval", type=click.Choice(_INTERVALS), default="1h", show_default=True, help="Of the candles.")
+@click.option("--symbols", type=SYMBOLS, default="", help="Only these; without them all that are held.")
+@json_option
+@place_options
+def fill_gaps(
+    *,
+    days: int,
+    interval: str,
+    symbols: tuple[str, ...],
+    as_json: bool,
+    config_path: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Ask every source again for the past candles that are missing of the last days.
+
+    \b
+    Example:
+      collector fill-gaps
+      collector fill-gaps --days 365 --symbols BTC_USDT
+    """
+    from collector.requests import BackfillRequest
+
+    from_us = _now_us() - days * 86_400_000_000
+    request = BackfillRequest(from_us=from_us, task="fill_gaps", interval=interval, symbols=tuple(symbols or ()))
+    _run(request, as_json, config_path, data_dir)
+
+
+@click.command()
+@click.argument("symbols", nargs=-1)
+@click.option("--interval", type=click.Choice(_INTERVALS), default="1h", show_default=True, help="Of the candles.")
+@click.option("--compare", is_flag=True, help="Compare the newest candles with a second source's.")
+@json_option
+@place_options
+def quality(
+    *,
+    symbols: tuple[str, ...],
+    interval: str,
+    compare: bool,
+    as_json: bool,
+    config_path: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Say how whole and how plausible the past candles are, with all that is taken off the score.
+
+    \b
+    Example:
+      collector quality
+      collector quality BTC_USDT --interval 1d --compare
+    """
+    from collector.requests import QualityRequest
+
+    request = QualityRequest(symbols=symbols, interval=interval, compare=compare)
+    found = _ask("quality", request, config_path, data_dir, None if as_json else _Teller())
+    if as_json:
+        _print_json(found)
+        return
+    if not found:
+        click.echo(f"There are no {interval} candles yet: `collector backfill` collects some.")
+        return
+    from collector.cli.output import print_view
+    from collector.cli.render import make_table
+    from collector.wording import count_text
+
+    columns = ["SYMBOL", ">SCORE", ">COMPLETE", ">CANDLES", ">MISSING", "TAKEN OFF", "BY SOURCE", "SECOND SOURCE"]
+    table = make_table(*columns)
+    for one in found:
+        report, opinion = one["report"], one["opinion"]
+        parts = ", ".join(f"{name} {share:g} %" for name, share in one["parts"].items() if share) or "-"
+        sources = ", ".join(f"{name} {share:g} %" for name, share in one["by_source"].items())
+        told = "-"
+        if opinion:
+            equal = f"{opinion['equal']} of {opinion['compared']} equal"
+            told = f"{opinion['second']}: {equal}, {opinion['largest']:g} % apart"
+        table.add_row(
+            one["symbol"], f"{one['score']:g}", f"{one['completeness']:.4g} %", count_text(report["present"]),
+            count_text(report["missing"]), parts, sources, told,
+        )  # fmt: skip
+    print_view(table)
+
+
+@click.command()
+@json_option
+@place_options
+def schedule(*, as_json: bool, config_path: Path | None, data_dir: Path | None) -> None:
+    """Show what is collected by schedule: when it ran last, what came of it, and when it runs next.
+
+    \b
+    Example:
+      collector schedule
+    """
+    found = _ask("schedule", None, config_path, data_dir, None)
+    if as_json:
+        _print_json(found)
+        return
+    from collector.cli.output import print_view
+    from collector.cli.render import make_table
+    from collector.wording import time_text
+
+    table = make_table("TASK", "WHEN", "LAST RUN", "RESULT", "NEXT RUN", "DETAIL")
+    for task in found["tasks"]:
+        following = time_text(task["next_us"]) if found["enabled"] else "never"
+        table.add_row(
+            task["name"], task["summary"], time_text(task["last_us"]), task["status"], following, task["detail"] or "-"
+        )
+    print_view(table)
+    if not found["enabled"]:
+        click.echo("The schedule is off: set history.enabled in config.toml.")
+
+
+@click.command()
+@click.option("--stats", is_flag=True, help="Success rates, durations and errors, by task and provider.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many operations.")
+@json_option
+@place_options
+def logs(*, stats: bool, limit: int, as_json: bool, config_path: Path | None, data_dir: Path | None) -> None:
+    """List the newest operations, live sessions too: when, how long, how many rows, and what went wrong.
+
+    \b
+    Example:
+      collector logs --stats
+    """
+    from collector.cli.output import print_view
+    from collector.cli.render import make_table
+    from collector.history.logbook import summarise
+    from collector.history.tables import HistoryTables
+    from collector.wording import count_text, time_text
+
+    settings = _database(config_path, data_dir)
+    rows = HistoryTables(lambda: settings).logs(100_000 if stats else limit)
+    if stats:
+        found = summarise(rows)
+        if as_json:
+            _print_json(found)
+            return
+        table = make_table("TASK", "PROVIDER", ">RUNS", ">SUCCESS", ">P50", ">P95", ">MAX", ">ROWS", "LAST ERROR")
+        for one in found:
+            table.add_row(
+                one.task_name, one.provider or "-", count_text(one.runs), f"{one.success_rate:.1%}",
+                _duration(one.p50_s), _duration(one.p95_s), _duration(one.max_s), count_text(one.records),
+                one.last_error or "-",
+            )  # fmt: skip
+        print_view(table)
+        return
+    if as_json:
+        _print_json(rows)
+        return
+    table = make_table("STARTED", "TASK", "STATUS", ">TOOK", "PROVIDER", ">SYMBOLS", ">ROWS", ">RETRIES", "ERROR")
+    for row in rows:
+        took = "-" if row.finished_us is None else _duration((row.finished_us - row.started_us) / 1e6)
+        table.add_row(
+            time_text(row.started_us), row.task_name, row.status, took, row.provider or "-", count_text(row.symbols),
+            count_text(row.records), count_text(row.retries), row.error or "-",
+        )  # fmt: skip
+    print_view(table)
+
+
+@click.group()
+def history() -> None:
+    """Look after the list of symbols, and bring in candles that you have."""
+
+
+@history.command("symbols")
+@click.option("--refresh", is_flag=True, help="Ask for the list anew, and the exchanges what they trade.")
+@click.option("--count", type=click.IntRange(1, 5000), help="How many; without it history.default_coins.")
+@json_option
+@place_options
+def history_symbols(
+    *, refresh: bool, count: int | None, as_json: bool, config_path: Path | None, data_dir: Path | None
+) -> None:
+    """List the symbols by market cap, stablecoins and wrapped coins marked; they are kept for a day.
+
+    \b
+    Example:
+      collector history symbols --refresh
+    """
+    from collector.requests import CoinsRequest
+
+    found = _ask("coins", CoinsRequest(count=count, refresh=refresh), config_path, data_dir, None)
+    if as_json:
+        _print_json(found)
+        return
+    from collector.cli.output import print_view
+    from collector.cli.render import make_table
+
+    table = make_table(">RANK", "SYMBOL", "NAME", "ID", "KIND", "TRADED ON")
+    for row in found["symbols"]:
+        kind = "stablecoin" if row["is_stablecoin"] else "wrapped" if row["is_wrapped"] else "-"
+        rank = "-" if row["market_cap_rank"] is None else str(row["market_cap_rank"])
+        table.add_row(rank, row["symbol"], row["name"], row["coingecko_id"], kind, ", ".join(row["exchanges"]) or "-")
+    print_view(table)
+    for name, reason in found["not_asked"].items():
+        click.echo(f"{name} could not be asked what it trades: {reason}", err=True)
+
+
+def _ask(command: str, request: Any, config_path: Path | None, data_dir: Path | None, say: Any) -> Any:
+    from collector.cli.daemon import ensure_daemon
+    from collector.control import ask
+    from collector.requests import to_arguments
+
+    folder = data_dir_of(config_path, data_dir)
+    ensure_daemon(config_path, folder)
+    arguments = {} if request is None else to_arguments(request)
+    return ask(folder, command, arguments, timeout_s=None, on_progress=say)
+
+
+def _print_json(facts: Any) -> None:
+    from collector.cli.output import print_json
+
+    print_json(facts)
+
+
+def _database(config_path: Path | None, data_dir: Path | None, *, read_only: bool = True) -> QuestDB:
+    """Return where QuestDB is and how to get in; raise UsageError where there is none."""
+    import os
+
+    from collector.config import load_config
+    from collector.storage.embedded import resolve_settings
+
+    config = load_config(config_path, environment=os.environ, overrides={"daemon": {"data_dir": data_dir}})
+    if config.questdb.mode == "off":
+        raise UsageError("There is no QuestDB to ask: questdb.mode is off.")
+    return resolve_settings(config, read_only=read_only)

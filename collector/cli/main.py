@@ -37,6 +37,11 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     },
     "Look back": {
         "backfill": Entry("collector.cli.history:backfill", "Collect past candles from many sources."),
+        "fill-gaps": Entry("collector.cli.history:fill_gaps", "Ask again for past candles that are missing."),
+        "quality": Entry("collector.cli.history:quality", "Say how whole and plausible past candles are."),
+        "history": Entry("collector.cli.history:history", "List symbols by market cap."),
+        "schedule": Entry("collector.cli.history:schedule", "Show what is collected by schedule."),
+        "logs": Entry("collector.cli.history:logs", "List operations, with rates and durations."),
     },
     "Look": {
         "status": Entry("collector.cli.sessions:status", "Show what the daemon, or one session, is doing."),

@@ -228,6 +228,11 @@ class Backfill:
     # Symbols
 
     @property
+    def _over(self) -> bool:
+        """Whether it is to end, or its session takes no rows any more."""
+        return self._stopping or not self._session.takes_rows()
+
+    @property
     def _range(self) -> tuple[int, int]:
         return self.plan.from_us, self.plan.to_us
 
@@ -237,7 +242,7 @@ class Backfill:
         return {symbol: spans_in(directory, self.plan.interval, symbol) for symbol in symbols}
 
     async def _work(self, waiting: deque[str], holdings: Mapping[str, Holding]) -> None:
-        while waiting and not self._stopping:
+        while waiting and not self._over:
             symbol = waiting.popleft()
             holding = holdings.get(symbol) or Holding()
             try:
@@ -247,7 +252,7 @@ class Backfill:
             except Exception as error:  # noqa: BLE001  (one symbol's trouble leaves the others alone)
                 self._log.error("history.bug", symbol=symbol, reason=repr(error), exc_info=error)
                 report = SymbolReport(symbol=symbol, reason=repr(error))
-            if self._stopping and report.state != "complete":
+            if self._over and report.state != "complete":
                 return
             await self._settle(report, holding)
 
@@ -272,13 +277,13 @@ class Backfill:
         refusals: list[str] = []
         for source in self._sources:
             wanted = filling.to_ask(source.name)
-            if not wanted or self._stopping:
+            if not wanted or self._over:
                 continue
             answered = await self._ask(source, symbol, wanted, holding, now_us)
             filling.take(answered)
             if answered.failure:
                 refusals.append(f"{source.name}: {answered.failure}")
-        if not self._stopping:
+        if not self._over:
             self._enter_gaps(filling.gaps(self._stream))
         return self._report(symbol, filling, holding, refusals)
 
@@ -338,7 +343,7 @@ class Backfill:
                     self._log.warning("history.source_failed", source=source.name, symbol=symbol, reason=error.message)
             finally:
                 self._note(answered, walked, span)
-            if answered.failure or self._stopping:
+            if answered.failure or self._over:
                 break
         return answered
 
@@ -352,7 +357,7 @@ class Backfill:
         """Ask page by page; what comes is in the buffer before the next page is asked for."""
         source, own = walked.source.name, self._own.setdefault(symbol, {})
         at = walked.covered_us
-        while walked.request is not None and not self._stopping:
+        while walked.request is not None and not self._over:
             candles = await self._client.step(walked)
             self._requests[source] += 1
             starts = self._record(symbol, source, candles, wanted, walked.incomplete)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +14,11 @@ from typing import Any
 
 import uvloop
 
+from collector.errors import CollectorError
 from collector.exchanges.candle_sources.intervals import DAY_US, HOUR_US
 from collector.sim.history import HistoryFault, HistoryServer, Options, serve_history
 from collector.sim.history_market import decimal_text
+from trials.parts import wait_until
 
 NOW_US = int(time.time() * 1e6) // HOUR_US * HOUR_US
 SOURCES = ["binance_futures", "binance", "okx", "bybit", "kucoin"]
@@ -101,3 +105,115 @@ def test_a_backfill_has_exactly_the_markets_candles_and_says_where_from(daemon: 
             "SELECT symbol, total_records, is_complete FROM historical_data_range WHERE symbol = %s", "BTC_USDT"
         )
     assert told == [("BTC_USDT", 90 * 24, True)]
+
+
+def ask_in_vain(collector: Any, **arguments: Any) -> threading.Thread:
+    """Ask for a backfill from a thread: the daemon may be gone before it answers."""
+
+    def work() -> None:
+        with contextlib.suppress(CollectorError):
+            collector.ask("backfill", **arguments)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def manifest_of(collector: Any, session_id: str) -> dict[str, Any]:
+    content = (collector.data_dir / f"session_{session_id}" / "session.json").read_text()
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def test_killed_three_times_it_ends_with_exactly_the_markets_candles(daemon: Any, questdb: Any) -> None:
+    """Wherever it was cut off; the table has each candle once, and says what is held."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    symbols = [f"KILL{n}_USDT" for n in range(6)]
+    begin = NOW_US - 400 * DAY_US
+    hole = (NOW_US - 300 * DAY_US, NOW_US - 297 * DAY_US)
+    faults = [
+        HistoryFault("503", source="binance_futures", times=0),
+        HistoryFault("lie", source="binance", n=170),
+        HistoryFault("hole", source="binance", from_us=hole[0], to_us=hole[1]),
+    ]
+    total = len(symbols) * 400 * 24
+    with serving(symbols=symbols, faults=faults) as server:
+        collector = daemon(configuration(server, ["binance_futures", "binance", "okx"]))
+        collector.start()
+        ask_in_vain(collector, from_us=begin, symbols=symbols)
+        sessions = wait_until(lambda: collector.ask("status")["sessions"], "the run to begin")
+        session_id = sessions[0]["session_id"]
+        for share in sorted(chance.uniform(0.02, 0.8) for _ in range(3)):
+            wait_until(
+                lambda share=share: (
+                    collector.session(session_id).get("rows", {}).get("market_data", 0) >= share * total
+                ),
+                f"{share:.0%} of the candles",
+            )
+            collector.kill()
+            collector.start()
+        wait_until(lambda: manifest_of(collector, session_id)["state"] == "completed", "the run to end")
+        held = manifest_of(collector, session_id)["backfill"]["held"]
+        assert set(held) == set(symbols)
+        market = {symbol: expected(server, symbol, begin, NOW_US) for symbol in symbols}
+    for symbol in symbols:
+        rows = collector.rows(session_id, "market_data", symbol)
+        starts = [int(row["timestamp"]) for row in rows]
+        assert len(starts) == len(set(starts)) == len(market[symbol])
+        for row in rows:
+            start = int(row["timestamp"])
+            digits = [row[name] for name in ("open", "high", "low", "close", "volume")]
+            assert list(map(float, digits)) == list(map(float, market[symbol][start]))
+            assert row["source"] == ("okx" if hole[0] <= start < hole[1] else "binance")
+    report = collector.ask("verify", session=session_id)
+    assert not report["problems"]
+    assert [part for part in report["streams"] if part["findings"]["count"]] == []
+
+    def told() -> list[Any]:
+        with questdb.connect() as connection:
+            return connection.rows(
+                "SELECT symbol, total_records, is_complete FROM historical_data_range "
+                "WHERE symbol LIKE 'KILL%%' ORDER BY symbol"
+            )
+
+    assert wait_until(lambda: told() if len(told()) == len(symbols) else None, "the ranges") == [
+        (symbol, 400 * 24, True) for symbol in symbols
+    ]
+    with questdb.connect() as connection:
+        counted = connection.rows(
+            "SELECT count(), count_distinct(timestamp) FROM market_data_points WHERE symbol = 'KILL3_USDT'"
+        )
+        quality = connection.rows(
+            "SELECT completeness_percentage, missing_records, has_gaps FROM data_quality WHERE symbol = 'KILL3_USDT'"
+        )
+    assert counted == [(400 * 24, 400 * 24)]
+    assert quality == [(100.0, 0, False)]
+
+
+def test_what_is_held_is_not_asked_for_again_and_gaps_are_filled(daemon: Any) -> None:
+    """The second run asks nobody; a hole that is mended later is filled; one symbol's failure is its row."""
+    begin = NOW_US - 20 * DAY_US
+    hole = (NOW_US - 10 * DAY_US, NOW_US - 9 * DAY_US)
+    fault = HistoryFault("hole", source="okx", from_us=hole[0], to_us=hole[1])
+    with serving(symbols=["AAA_USDT", "BBB_USDT"], faults=[fault]) as server:
+        collector = daemon(configuration(server, ["okx"]))
+        collector.start()
+        first = collector.ask("backfill", from_us=begin, symbols=["AAA_USDT", "NONE_USDT", "BBB_USDT"])
+        assert (first["successful"], first["failed"], first["total_records"]) == (2, 1, 2 * 19 * 24)
+        rows = {row["symbol"]: row for row in first["symbols"]}
+        assert (rows["NONE_USDT"]["state"], rows["AAA_USDT"]["state"]) == ("failed", "partial")
+        assert rows["AAA_USDT"]["missing"] == 24
+        asked = server.records["okx"].requests
+        server.faults.clear()
+        again = collector.ask("backfill", task="fill_gaps", from_us=begin, symbols=["AAA_USDT", "BBB_USDT"])
+        assert again["total_records"] == 2 * 24
+        assert server.records["okx"].requests == asked + 2
+        third = collector.ask("backfill", task="fill_gaps", from_us=begin, symbols=["AAA_USDT", "BBB_USDT"])
+        assert third["session_id"] == again["session_id"]  # the month's
+        assert server.records["okx"].requests == asked + 2
+        assert [row["state"] for row in third["symbols"]] == ["complete", "complete"]
+        found = collector.ask("quality", symbols=["AAA_USDT"])[0]
+        assert (found["score"], found["completeness"], found["report"]["present"]) == (100.0, 100.0, 20 * 24)
+        assert [task["name"] for task in collector.ask("schedule")["tasks"]] == ["hourly", "fill_gaps", "quality"]
