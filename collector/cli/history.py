@@ -326,7 +326,12 @@ def logs(*, stats: bool, limit: int, as_json: bool, config_path: Path | None, da
 
 @click.group()
 def history() -> None:
-    """Look after the list of symbols, and bring in candles that you have."""
+    """Look after the list of symbols.
+
+    \b
+    Example:
+      collector history symbols --count 50
+    """
 
 
 @history.command("symbols")
