@@ -124,13 +124,18 @@ def covered_candles(reader: SessionReader, symbol: str, interval: str) -> tuple[
 
 
 def open_holes(
-    reader: SessionReader, symbol: str, from_us: int | None = None, to_us_: int | None = None
+    reader: SessionReader,
+    symbol: str,
+    from_us: int | None = None,
+    to_us_: int | None = None,
+    *,
+    streams: tuple[str, ...] = ("prices",),
 ) -> tuple[Hole, ...]:
-    """Return the gaps in a symbol's trades that nothing has repaired, within the times given."""
+    """Return the gaps in a symbol's trades (or other streams) that nothing has repaired, within the times given."""
     table = reader.gaps().table().to_pylist()
     found = []
     for row in table:
-        if row["symbol"] != symbol or row["stream"] != "prices" or row["state"] not in MISSING_STATES:
+        if row["symbol"] != symbol or row["stream"] not in streams or row["state"] not in MISSING_STATES:
             continue
         begin, end = _us(row["from_time"]), _us(row["to_time"])
         before = to_us_ is not None and begin is not None and begin >= to_us_

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from collector.backtest.results import BacktestResult
+from collector.backtest.results import TICKS, BacktestResult
 from collector.wording import count_text, time_text
 
 # The library counts its users by having each plot fetch a page of its author's; the policy forbids what else there is.
@@ -30,14 +30,15 @@ def write_report(path: Path, result: BacktestResult, plot: Path | None) -> None:
     """
     facts = {
         "Strategy": result.strategy,
+        "Engine": "hftbacktest, on ticks" if result.engine == TICKS else "Backtesting.py, on candles",
         "Parameters": ", ".join(f"{key} = {value}" for key, value in result.parameters.items()) or "none",
         "Symbol": f"{result.symbol}, {result.interval}",
         "Session": result.session_id or "history",
         "From": time_text(result.from_us),
         "To": time_text(result.to_us),
-        "Candles": f"{count_text(result.candles)} whole ones, {count_text(result.left_out)} left out",
+        **_amounts(result),
         "Cash": f"{result.cash:,.2f}",
-        "Commission": f"{100 * result.commission:g} %",
+        **({} if result.engine == TICKS else {"Commission": f"{100 * result.commission:g} %"}),
         "Combinations tried": f"{count_text(result.tried)}, best by {result.best_by}" if result.best_by else "1",
         "Data": result.data_hash,
         "Code": result.code_hash,
@@ -53,6 +54,7 @@ def write_report(path: Path, result: BacktestResult, plot: Path | None) -> None:
         _holes(result),
         f"<div class=grid>{_table(facts)}{_table(numbers)}</div>",
         _tried(result),
+        _curve(result.equity) if result.engine == TICKS and result.equity else "",
     ]
     if plot is not None:
         # A frame of its own: the plot is a whole page with styles and scripts for itself.
@@ -67,6 +69,30 @@ def write_report(path: Path, result: BacktestResult, plot: Path | None) -> None:
 def _table(rows: dict[str, str]) -> str:
     cells = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items()]
     return f"<table>{''.join(cells)}</table>"
+
+
+def _amounts(result: BacktestResult) -> dict[str, str]:
+    """Return how much went in, from where, and what was assumed of the exchange."""
+    if result.engine != TICKS:
+        counted = f"{count_text(result.candles)} whole ones, {count_text(result.left_out)} left out"
+        return {"Candles": counted, "From store": result.source}
+    assumed = {name.replace("_", " ").capitalize(): str(value) for name, value in result.assumptions.items()}
+    return {"Events": count_text(result.candles), "From store": result.source, **assumed}
+
+
+def _curve(points: list[tuple[int, float]]) -> str:
+    """Return the account's value as a drawing that needs no script."""
+    values = [value for _, value in points]
+    low, span = min(values), max(values) - min(values) or 1.0
+    begin, length = points[0][0], points[-1][0] - points[0][0] or 1
+    line = " ".join(
+        f"{1000 * (at - begin) / length:.1f},{300 - 300 * (value - low) / span:.1f}" for at, value in points
+    )
+    return (
+        f"<h2>Equity</h2><p>{min(values):,.4f} to {max(values):,.4f}, {time_text(points[0][0])} to "
+        f"{time_text(points[-1][0])}</p><svg viewBox='0 -5 1000 310' role=img aria-label='equity by time'>"
+        f"<polyline fill=none stroke='#2563eb' stroke-width=1.5 points='{line}'/></svg>"
+    )
 
 
 def _holes(result: BacktestResult) -> str:

@@ -12,10 +12,13 @@ import msgspec
 from collector.backtest.candles import Hole, WholeCandles
 from collector.backtest.run import Account, Outcome, canonical
 from collector.backtest.strategies import TEMPLATES, Strategy
+from collector.backtest.tick_strategies import TICK_TEMPLATES, TickStrategy
+from collector.backtest.ticks import Assumptions, TickData, settle
 from collector.config import QuestDB
 from collector.errors import CollectorError, UsageError, nearest_names
 from collector.storage.sql import connect, to_timestamp
 
+TICKS = "ticks"
 FOLDER = "backtests"
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
@@ -49,6 +52,14 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
     tried: int = 1
     best_by: str = ""
     table: list[dict[str, Any]] = []
+    engine: str = "candles"
+    """``candles`` (Backtesting.py) or ``ticks`` (hftbacktest, where ``candles`` counts events)."""
+    assumptions: dict[str, Any] = {}
+    """What a run on ticks assumes of the exchange, with the steps of price and size that it took."""
+
+    @property
+    def trades_count(self) -> int:
+        return int(self.statistics.get("trades") or 0)
 
 
 def result_of(
@@ -81,6 +92,38 @@ def result_of(
         tried=outcome.tried,
         best_by=outcome.best_by,
         table=outcome.table,
+    )
+
+
+def result_of_ticks(
+    data: TickData, strategy: TickStrategy, assumed: Assumptions, cash: float, outcome: Outcome, now_us: int
+) -> BacktestResult:
+    """Put together a run on ticks; its id is made the same way."""
+    assumptions = {**msgspec.to_builtins(settle(data, assumed)), "book": data.book}
+    told = canonical([data.data_hash, data.symbol, strategy.code_hash, outcome.parameters, assumptions, cash])
+    return BacktestResult(
+        backtest_id=f"{strategy.name[:24]}-{hashlib.sha256(told.encode()).hexdigest()[:12]}",
+        created_us=now_us,
+        strategy=strategy.name,
+        parameters=outcome.parameters,
+        symbol=data.symbol,
+        interval=TICKS,
+        session_id=data.session_id,
+        from_us=data.from_us,
+        to_us=data.to_us,
+        candles=data.events,
+        left_out=0,
+        source=data.source,
+        data_hash=data.data_hash,
+        code_hash=strategy.code_hash,
+        cash=cash,
+        commission=assumed.taker_fee,
+        statistics=outcome.statistics,
+        equity=outcome.equity,
+        trades=outcome.trades,
+        holes=list(data.holes),
+        engine=TICKS,
+        assumptions=assumptions,
     )
 
 
@@ -165,7 +208,7 @@ class BacktestRows:
                 statistics["sharpe_ratio"],
                 statistics["max_drawdown_pct"],
                 statistics["win_rate_pct"],
-                len(result.trades),
+                result.trades_count,
                 canonical(result.parameters),
                 result.session_id or None,
                 result.interval,
@@ -175,7 +218,7 @@ class BacktestRows:
                 canonical(statistics),
                 canonical(result.equity[::step]),
             )
-            for number, template in enumerate(TEMPLATES.values()):
+            for number, template in enumerate((*TEMPLATES.values(), *TICK_TEMPLATES.values())):
                 connection.run(
                     "INSERT INTO strategy_templates (created_at, template_id, name, description, strategy, parameters, "
                     "version, is_active, updated_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",

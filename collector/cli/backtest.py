@@ -27,7 +27,8 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--strategy", default="moving_average_cross", show_default=True, help="A built-in one, or FILE.py.")
+@click.option("--engine", type=click.Choice(("candles", "ticks")), default="candles", show_default=True)
+@click.option("--strategy", help="A built-in one, or FILE.py.  [default: moving_average_cross; market_maker]")
 @click.option("--symbol", help="Which symbol; needed where the session has several.")
 @click.option("--interval", default="1m", show_default=True, help="The candles' length; any, as 90s or 4h.")
 @click.option("--from", "start", help="Begin at this time (UTC), as 2026-11-21T08:00.")
@@ -45,13 +46,20 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--commission", type=click.FloatRange(0, 0.5), default=0.001, show_default=True, help="Share of an order."
 )
+@click.option("--latency", default="recorded", show_default=True, help="Of orders (ticks): recorded, 5ms, or 5ms,8ms.")
+@click.option("--queue", default="risk-adverse", show_default=True, help="Model of the queue (ticks), or prob[:POWER].")
+@click.option("--maker-fee", type=click.FloatRange(-0.5, 0.5), help="(ticks)  [default: --commission]")
+@click.option("--taker-fee", type=click.FloatRange(-0.5, 0.5), help="(ticks)  [default: --commission]")
+@click.option("--tick-size", type=click.FloatRange(min=0), default=0.0, help="(ticks)  [default: by the digits]")
+@click.option("--lot-size", type=click.FloatRange(min=0), default=0.0, help="(ticks)  [default: by the digits]")
 @click.option("--allow-gaps", is_flag=True, help="Run it though trades are missing; the report shows where.")
 @json_option
 @place_options
 def backtest(
     *,
     session: str,
-    strategy: str,
+    engine: str,
+    strategy: str | None,
     symbol: str | None,
     interval: str,
     start: str | None,
@@ -61,28 +69,47 @@ def backtest(
     by: str,
     cash: float,
     commission: float,
+    latency: str,
+    queue: str,
+    maker_fee: float | None,
+    taker_fee: float | None,
+    tick_size: float,
+    lot_size: float,
     allow_gaps: bool,
     as_json: bool,
     config_path: Path | None,
     data_dir: Path | None,
 ) -> None:
-    """Run a strategy on a session's candles, and write its result and a report with the plot.
+    """Run a strategy on what a session recorded, and write its result and a report with the plot.
 
     Only whole candles count: a session's partial first and last ones are left out, and a session that lacks trades is
     refused unless --allow-gaps. The same data and parameters give the same result, to the digit.
 
-    Built-in strategies: moving_average_cross, rsi_reversal, breakout, buy_and_hold.
+    Built-in strategies: moving_average_cross, rsi_reversal, breakout, buy_and_hold; on ticks: market_maker.
+
+    With --engine ticks hftbacktest runs it on every trade and change of the book, with latency, queue and fees; a
+    FILE.py then has a function trade(hbt, recorder, tick_size, lot_size, ...), whose other parameters have defaults.
 
     \b
     Example:
       collector backtest 20261121-081500-binance-7f3a --strategy moving_average_cross --param fast=5 --param slow=20
       collector backtest 20261121-081500-binance-7f3a --optimize fast=5:20:5 --optimize slow=30:60:10 --by sharpe_ratio
+      collector backtest 20261121-081500-binance-7f3a --engine ticks --latency 5ms --maker-fee -0.0001
     """  # fmt: skip
     from collector.backtest.candles import session_candles
     from collector.backtest.report import write_report
-    from collector.backtest.results import REPORT_FILE, BacktestRows, put_quietly, result_of, save_result
+    from collector.backtest.results import (
+        REPORT_FILE,
+        BacktestRows,
+        put_quietly,
+        result_of,
+        result_of_ticks,
+        save_result,
+    )
     from collector.backtest.run import Account, optimise, parse_ranges, run_strategy
     from collector.backtest.strategies import load_strategy
+    from collector.backtest.tick_strategies import load_tick_strategy
+    from collector.backtest.ticks import Assumptions, check, run_ticks, session_ticks
     from collector.clock import SystemClock
     from collector.config import load_config
     from collector.reading.session_reader import open_session
@@ -91,23 +118,41 @@ def backtest(
     config = load_config(config_path, environment=os.environ, overrides={"daemon": {"data_dir": data_dir}})
     reader = open_session(session, config=config)
     chosen = symbol or _only(reader.symbols)
-    ranges = _pairs(tried)
-    loaded = load_strategy(
-        strategy, {**{key: value.split(":")[0].split(",")[0] for key, value in ranges.items()}, **_pairs(given)}
-    )
-    data = session_candles(reader, chosen, interval, start, end, allow_gaps=allow_gaps)
-    account = Account(cash, commission)
+    name = strategy or ("market_maker" if engine == "ticks" else "moving_average_cross")
     where = data_dir_of(config_path, data_dir)
-    if ranges:
-        with _progress(as_json) as tell:
-            outcome = optimise(data, loaded, account, parse_ranges(ranges, loaded), by=by, progress=tell)
+    now_us = SystemClock().now_us()
+    plot = None
+    if engine == "ticks":
+        if tried:
+            raise UsageError(
+                "--optimize is for candles.", hint="Run each value on ticks, and see `collector backtests`."
+            )
+        function = load_tick_strategy(name, _pairs(given))
+        assumed = Assumptions(
+            latency=latency, queue=queue, tick_size=tick_size, lot_size=lot_size,
+            maker_fee=commission if maker_fee is None else maker_fee,
+            taker_fee=commission if taker_fee is None else taker_fee,
+        )  # fmt: skip
+        check(assumed)
+        ticks = session_ticks(reader, chosen, start, end, allow_gaps=allow_gaps)
+        result = result_of_ticks(ticks, function, assumed, cash, run_ticks(ticks, function, assumed, cash), now_us)
+        folder = save_result(where, result)
     else:
-        outcome = run_strategy(data, loaded, account)
-    result = result_of(data, loaded, account, outcome, SystemClock().now_us())
-    folder = save_result(where, result)
-    plot = folder / "plot.html"
-    best = type(loaded)(loaded.name, loaded.kind, outcome.parameters, loaded.code_hash)
-    run_strategy(data, best, account, plot=plot)
+        ranges = _pairs(tried)
+        firsts = {key: value.split(":")[0].split(",")[0] for key, value in ranges.items()}
+        loaded = load_strategy(name, {**firsts, **_pairs(given)})
+        data = session_candles(reader, chosen, interval, start, end, allow_gaps=allow_gaps)
+        account = Account(cash, commission)
+        if ranges:
+            with _progress(as_json) as tell:
+                outcome = optimise(data, loaded, account, parse_ranges(ranges, loaded), by=by, progress=tell)
+        else:
+            outcome = run_strategy(data, loaded, account)
+        result = result_of(data, loaded, account, outcome, now_us)
+        folder = save_result(where, result)
+        plot = folder / "plot.html"
+        best = type(loaded)(loaded.name, loaded.kind, outcome.parameters, loaded.code_hash)
+        run_strategy(data, best, account, plot=plot)
     write_report(folder / REPORT_FILE, result, plot)
     refusal = (
         "" if config.questdb.mode == "off" else put_quietly(BacktestRows(lambda: resolve_settings(config)), result)
@@ -173,7 +218,7 @@ def backtests(
         table.add_row(
             one.backtest_id, one.session_id or "history", one.symbol, one.interval, _parameters(one),
             *(_number(one.statistics.get(name)) for name in ("return_pct", "sharpe_ratio", "max_drawdown_pct")),
-            str(len(one.trades)), time_text(one.created_us),
+            str(one.trades_count), time_text(one.created_us),
         )  # fmt: skip
     print_view(table)
 
@@ -206,7 +251,7 @@ def _short(result: BacktestResult) -> dict[str, Any]:
 
     fields: dict[str, Any] = msgspec.to_builtins(result)
     fields.pop("equity")
-    fields["trades"] = len(result.trades)
+    fields["trades"] = result.trades_count
     return fields
 
 
@@ -216,16 +261,18 @@ def _print_result(result: BacktestResult, report: Path) -> None:
     from collector.wording import count_text, time_text
 
     span = f"{time_text(result.from_us)} to {time_text(result.to_us)}"
-    candles = f"{count_text(result.candles)} of {result.symbol} {result.interval} from {result.source}, {span}"
+    counted = f"{count_text(result.candles)} of {result.symbol} {result.interval} from {result.source}, {span}"
+    left_out = [("Left out", f"{count_text(result.left_out)} candles that are not whole")]
+    assumed = [("Assumed", ", ".join(f"{key}={value}" for key, value in result.assumptions.items()))]
     print_view(
         facts(
             [
                 ("Backtest", result.backtest_id),
                 ("Strategy", f"{result.strategy} ({_parameters(result)})"),
-                ("Candles", candles),
-                ("Left out", f"{count_text(result.left_out)} candles that are not whole"),
+                ("Candles" if result.engine == "candles" else "Events", counted),
+                *(left_out if result.engine == "candles" else assumed),
                 ("Gaps", f"{len(result.holes)} not repaired" if result.holes else "none"),
-                *((name, _number(result.statistics[name])) for name in _SHOWN),
+                *((name, _number(result.statistics.get(name))) for name in _SHOWN),
                 ("Data", result.data_hash),
                 ("Report", str(report)),
             ]

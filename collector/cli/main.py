@@ -54,7 +54,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "console": Entry("collector.cli.db:console", "Print QuestDB's address and credentials."),
     },
     "Use": {
-        "backtest": Entry("collector.cli.backtest:backtest", "Run a strategy on a session's candles."),
+        "backtest": Entry("collector.cli.backtest:backtest", "Run a strategy on a session's candles or ticks."),
         "backtests": Entry("collector.cli.backtest:backtests", "List backtests, or hold them side by side."),
         "indicators": Entry("collector.cli.indicators:indicators", "Compute indicators of a session's candles."),
     },

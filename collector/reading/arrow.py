@@ -27,6 +27,7 @@ _MODULES_OF_EXTRAS = {
     "hftbacktest": "hftbacktest",
     "hftbacktest.data": "hftbacktest",
     "hftbacktest.stats": "hftbacktest",
+    "numba": "hftbacktest",
     "backtesting": "backtest",
     "backtesting.lib": "backtest",
     "bokeh.settings": "backtest",

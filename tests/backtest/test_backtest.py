@@ -18,6 +18,7 @@ from collector.backtest.indicators import KINDS, Candle, Incremental, computed
 from collector.backtest.results import BacktestRows, find_result, result_of, save_result
 from collector.backtest.run import Account, optimise, parse_ranges, run_strategy
 from collector.backtest.strategies import TEMPLATES, load_strategy
+from collector.backtest.tick_strategies import TICK_TEMPLATES
 from collector.cli.main import cli
 from collector.errors import UnknownName, UsageError
 from collector.events import Gap
@@ -228,4 +229,5 @@ def test_results_and_templates_are_rows(session: Opener, tmp_path: Path, questdb
     assert total_return == result.statistics["return_pct"]
     assert json.loads(parameters)["window"] == 15
     assert json.loads(curve)[0] == list(result.equity[0])
-    assert [name for name, _ in templates] == [template.title for template in TEMPLATES.values()]
+    known = [*TEMPLATES.values(), *TICK_TEMPLATES.values()]
+    assert [name for name, _ in templates] == [template.title for template in known]
