@@ -13,7 +13,7 @@ from collector.backtest.candles import Hole, WholeCandles
 from collector.backtest.run import Account, Outcome, canonical
 from collector.backtest.strategies import TEMPLATES, Strategy
 from collector.backtest.tick_strategies import TICK_TEMPLATES, TickStrategy
-from collector.backtest.ticks import Assumptions, TickData, settle
+from collector.backtest.ticks import Assumptions, TickEvents, settle
 from collector.config import QuestDB
 from collector.errors import CollectorError, UsageError, nearest_names
 from collector.storage.sql import connect, to_timestamp
@@ -96,7 +96,7 @@ def result_of(
 
 
 def result_of_ticks(
-    data: TickData, strategy: TickStrategy, assumed: Assumptions, cash: float, outcome: Outcome, now_us: int
+    data: TickEvents, strategy: TickStrategy, assumed: Assumptions, cash: float, outcome: Outcome, now_us: int
 ) -> BacktestResult:
     """Put together a run on ticks; its id is made the same way."""
     assumptions = {**msgspec.to_builtins(settle(data, assumed)), "book": data.book}

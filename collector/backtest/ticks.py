@@ -60,7 +60,7 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class TickData:
+class TickEvents:
     """A symbol's events as hftbacktest takes them. ``events`` counts them; times are microseconds UTC by our clock."""
 
     session_id: str
@@ -94,7 +94,7 @@ def session_ticks(
     end: Time | None = None,
     *,
     allow_gaps: bool = False,
-) -> TickData:
+) -> TickEvents:
     """Return a session's events of a symbol.
 
     Raises:
@@ -126,7 +126,7 @@ def session_ticks(
         for name in _FIELDS:
             digest.update(np.ascontiguousarray(array[name]).tobytes())
     tick_size, lot_size = _steps(arrays)
-    return TickData(
+    return TickEvents(
         reader.session_id, symbol, arrays, digest.hexdigest(), report.source, report.notes["book"][symbol],
         tick_size, lot_size, contract_size, holes,
     )  # fmt: skip
@@ -159,14 +159,14 @@ def check(assumed: Assumptions) -> None:
     _power_of(assumed.queue)
 
 
-def settle(data: TickData, assumed: Assumptions) -> Assumptions:
+def settle(data: TickEvents, assumed: Assumptions) -> Assumptions:
     """Return assumptions with the steps that are meant."""
     return msgspec.structs.replace(
         assumed, tick_size=assumed.tick_size or data.tick_size, lot_size=assumed.lot_size or data.lot_size
     )
 
 
-def run_ticks(data: TickData, strategy: TickStrategy, assumed: Assumptions, cash: float) -> Outcome:
+def run_ticks(data: TickEvents, strategy: TickStrategy, assumed: Assumptions, cash: float) -> Outcome:
     """Run a strategy once; ``trades`` of the outcome are the records in which something was filled.
 
     Raises:
@@ -193,7 +193,7 @@ def run_ticks(data: TickData, strategy: TickStrategy, assumed: Assumptions, cash
     return _outcome(data, strategy, recorder.get(0).copy(), cash)
 
 
-def _asset(library: Any, data: TickData, assumed: Assumptions, latencies: Any) -> Any:
+def _asset(library: Any, data: TickEvents, assumed: Assumptions, latencies: Any) -> Any:
     asset = library.BacktestAsset().data(data.arrays).linear_asset(data.contract_size)
     if latencies is None:
         asset = asset.constant_order_latency(*_latency_of(assumed.latency))
@@ -248,7 +248,7 @@ def _recorded_latencies(arrays: list[Any]) -> Any:
     return found
 
 
-def _outcome(data: TickData, strategy: TickStrategy, records: Any, cash: float) -> Outcome:
+def _outcome(data: TickEvents, strategy: TickStrategy, records: Any, cash: float) -> Outcome:
     np = extra("numpy")
     records = records[np.isfinite(records["price"])]
     if not len(records):

@@ -10,7 +10,7 @@ import pytest
 
 from collector.backtest.results import find_result, result_of_ticks
 from collector.backtest.tick_strategies import TICK_TEMPLATES, load_tick_strategy
-from collector.backtest.ticks import Assumptions, TickData, run_ticks, session_ticks, settle
+from collector.backtest.ticks import Assumptions, TickEvents, run_ticks, session_ticks, settle
 from collector.config import Config
 from collector.errors import UnknownName, UsageError
 from collector.events import Gap
@@ -83,7 +83,7 @@ def opened(data_dir: Path, session_id: str) -> SessionReader:
 
 
 @pytest.fixture
-def ticks(tmp_path: Path) -> TickData:
+def ticks(tmp_path: Path) -> TickEvents:
     return session_ticks(store(tmp_path / "data", "t1"), "BTC_USDT")
 
 
@@ -94,7 +94,7 @@ def buyer(tmp_path: Path) -> str:
     return str(path)
 
 
-def filled_at(data: TickData, strategy: str, given: dict[str, str], **assumed: Any) -> tuple[float | None, float]:
+def filled_at(data: TickEvents, strategy: str, given: dict[str, str], **assumed: Any) -> tuple[float | None, float]:
     """Return the second whose record first shows the fill (None: never), and what was paid without fees."""
     loaded = load_tick_strategy(strategy, given)
     outcome = run_ticks(data, loaded, Assumptions(**{**FREE, **assumed}), CASH)
@@ -105,7 +105,7 @@ def filled_at(data: TickData, strategy: str, given: dict[str, str], **assumed: A
     return (fill["at_us"] - T) / SECOND_US, -fill["balance"]
 
 
-def test_steps_and_events_are_what_was_recorded(ticks: TickData) -> None:
+def test_steps_and_events_are_what_was_recorded(ticks: TickEvents) -> None:
     """The digits say the steps; there is one event for each trade."""
     assert (ticks.tick_size, ticks.lot_size, ticks.book, ticks.source) == (0.1, 1.0, "orderbook", "csv")
     kinds = [int(event["ev"]) & 0xFF for array in ticks.arrays for event in array]
@@ -114,7 +114,7 @@ def test_steps_and_events_are_what_was_recorded(ticks: TickData) -> None:
     assert settle(ticks, Assumptions(lot_size=0.5)).lot_size == 0.5
 
 
-def test_an_order_waits_in_the_queue(ticks: TickData, buyer: str) -> None:
+def test_an_order_waits_in_the_queue(ticks: TickEvents, buyer: str) -> None:
     """Five are ahead of it when it comes, at 1 s: the sales at 1.5, 2.5 and 3.5 s are 2 each, and the third reaches it.
 
     Behind what was sold others bid anew, and at a price where nobody sells nothing is filled. The fill
@@ -125,7 +125,7 @@ def test_an_order_waits_in_the_queue(ticks: TickData, buyer: str) -> None:
     assert filled_at(ticks, buyer, {"price": "98"}, latency="1ms") == (None, 0.0)
 
 
-def test_latency_decides_which_price_is_met(ticks: TickData, buyer: str) -> None:
+def test_latency_decides_which_price_is_met(ticks: TickEvents, buyer: str) -> None:
     """Sent at 19 s for whatever is offered: 101 until 20 s, 103 from then on; what was recorded took 2 ms each way."""
     sent = {"at": "19", "market": "true"}
     assert filled_at(ticks, buyer, sent)[1] == 101.0
@@ -136,7 +136,7 @@ def test_latency_decides_which_price_is_met(ticks: TickData, buyer: str) -> None
     assert filled_at(ticks, buyer, sent)[0] == 20.0
 
 
-def test_fees_and_statistics_are_those_of_the_fills(ticks: TickData, buyer: str) -> None:
+def test_fees_and_statistics_are_those_of_the_fills(ticks: TickEvents, buyer: str) -> None:
     """Bought at 99 as a maker, worth 101 in the middle at the end; a taker pays the other fee on 101."""
     fees = Assumptions(latency="1ms", maker_fee=-0.0001, taker_fee=0.0005)
     statistics = run_ticks(ticks, load_tick_strategy(buyer, {}), fees, CASH).statistics
@@ -150,7 +150,7 @@ def test_fees_and_statistics_are_those_of_the_fills(ticks: TickData, buyer: str)
     assert statistics["max_drawdown_pct"] == pytest.approx(-100 * 1.0505 / CASH)
 
 
-def test_a_market_maker_gives_the_same_result_again(tmp_path: Path, ticks: TickData) -> None:
+def test_a_market_maker_gives_the_same_result_again(tmp_path: Path, ticks: TickEvents) -> None:
     """From the same ticks in another folder, too; and with another assumption it is another run."""
     again = session_ticks(store(tmp_path / "elsewhere", "t1"), "BTC_USDT")
     assert again.data_hash == ticks.data_hash
@@ -176,7 +176,7 @@ def test_what_lacks_books_or_trades_is_refused(tmp_path: Path) -> None:
     assert len(session_ticks(reader, "BTC_USDT", allow_gaps=True).holes) == 1
 
 
-def test_what_cannot_be_run_says_what_to_do(ticks: TickData, buyer: str, tmp_path: Path) -> None:
+def test_what_cannot_be_run_says_what_to_do(ticks: TickEvents, buyer: str, tmp_path: Path) -> None:
     """Names with the nearest ones; functions that take something else; what the strategy says itself."""
     with pytest.raises(UnknownName, match="brake"):
         load_tick_strategy("brake", {})
