@@ -27,7 +27,9 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--engine", type=click.Choice(("candles", "ticks")), default="candles", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(("candles", "ticks")), default="candles", show_default=True, help="What it is run on."
+)
 @click.option("--strategy", help="A built-in one, or FILE.py.  [default: moving_average_cross; market_maker]")
 @click.option("--symbol", help="Which symbol; needed where the session has several.")
 @click.option("--interval", default="1m", show_default=True, help="The candles' length; any, as 90s or 4h.")
