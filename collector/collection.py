@@ -92,6 +92,7 @@ class Collection:
         self._feed: SessionFeed | None = None
         self._exchange: Exchange | None = None
         self._changing = asyncio.Lock()
+        self._leaving: frozenset[str] = frozenset()
         self._recorder: Recorder | None = None
         self._session: Session | None = None
         self._repairer: Repairer | None = None
@@ -260,6 +261,9 @@ class Collection:
             log=self._parts.log.bind(session=self._manifest.session_id),
             raw_trades=self._manifest.raw_trades,
             candles=candle_source_of(exchange, listings),
+            resting=lambda symbol: (
+                feed is not None and (symbol in self._leaving or symbol in self._manifest.removed_symbols)
+            ),
         )
 
     def _give_up_vanished(self, exchange: str, traded: Container[str]) -> None:
@@ -410,6 +414,10 @@ class Collection:
         self._require_repairable()
         if self._repairer is None:
             raise UsageError("The session is not prepared yet.")
+        if resting := sorted(set(symbols) & set(self._manifest.removed_symbols)):
+            raise UsageError(
+                f"{', '.join(resting)}: not collected any more.", hint="It can be repaired once the session has ended."
+            )
         return await self._repairer.repair(symbols, tell=tell)
 
     async def mend(self, symbols: Sequence[str], tell: Tell) -> list[Tally]:
@@ -430,7 +438,8 @@ class Collection:
         tallies: list[Tally] = []
         try:
             listed = await self._ask_listing(dialect)
-            listings = [listing for listing in listed if listing.symbol in manifest.symbols]
+            recorded = {*manifest.symbols, *manifest.removed_symbols}
+            listings = [listing for listing in listed if listing.symbol in recorded]
             exchange = create_exchange(manifest.exchange, listings)
             self._session = self._make_session(exchange)
             await self._session.prepare()
@@ -474,8 +483,12 @@ class Collection:
                 points = await self.session.add_symbols(new)
                 feed.add(subscriptions_of(listings, manifest.data_types, exchange), points)
             if remove:
-                feed.remove(remove)
-                await self.session.remove_symbols(remove)
+                self._leaving = frozenset(remove)
+                try:
+                    feed.remove(remove)
+                    await self.session.remove_symbols(remove)
+                finally:
+                    self._leaving = frozenset()
 
     async def _listings_to_add(
         self, exchange: Exchange, rest: Rest, add: Sequence[str], remove: Sequence[str]

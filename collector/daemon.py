@@ -559,9 +559,10 @@ class Daemon:
         request = from_arguments(arguments, RepairRequest)
         session_id, directory = self._existing(request.session)
         manifest = load_manifest(directory)
+        recorded = [*manifest.symbols, *manifest.removed_symbols]
         for symbol in request.symbols:
-            if symbol not in manifest.symbols:
-                raise UnknownName(f"symbol in session {session_id}", symbol, manifest.symbols)
+            if symbol not in recorded:
+                raise UnknownName(f"symbol in session {session_id}", symbol, recorded)
         if request.dry_run:
             return {"session_id": session_id, "gaps": plan_repair(directory, request.symbols)}
 

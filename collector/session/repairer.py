@@ -101,6 +101,8 @@ class Repairer:
         feed: of the running session; None where it has ended, so that nothing comes by itself.
         look_up: reads what the log has already.
         candles: where the exchange's own minutes are had; None where they aren't.
+        resting: says of a symbol that its gaps have to wait: a running session that does not collect it any more has
+            closed its candles, which must count what is fetched.
         random: returns floats in [0, 1), for the jitter of delays.
     """
 
@@ -118,6 +120,7 @@ class Repairer:
         log: FilteringBoundLogger,
         raw_trades: bool = False,
         candles: CandleSource | None = None,
+        resting: Callable[[str], bool] = lambda _: False,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self.repaired_rows = 0
@@ -133,6 +136,7 @@ class Repairer:
         self._log = log
         self._raw_trades = raw_trades
         self._candles = candles
+        self._resting = resting
         self._random = random
         self._turn = asyncio.Lock()
         self._places = asyncio.Semaphore(settings.max_concurrent)
@@ -226,7 +230,7 @@ class Repairer:
         return [
             entry
             for entry in _rows_to_repair(self._session.ledger, symbols, again=again)
-            if (entry.to_us or entry.detected_us) >= oldest_us
+            if (entry.to_us or entry.detected_us) >= oldest_us and not self._resting(entry.symbol)
         ]
 
     # Trades
@@ -270,7 +274,7 @@ class Repairer:
         if not (search.found or search.given_up or known.repaired or known.present):
             return
         await self._await_room()
-        if not self._session.takes_rows():
+        if not self._session.takes_rows() or self._resting(symbol):
             search.found, search.given_up = [], []
             return
         # From here on nothing is awaited: what comes by itself comes before, or after.
@@ -320,7 +324,7 @@ class Repairer:
         while (asked := search.wanted) is not None:
             await self._ask(symbol, asked, search)
         await self._await_room()
-        if not self._session.takes_rows():
+        if not self._session.takes_rows() or self._resting(symbol):
             return
         rows = 0
         for trade in search.found:
@@ -389,6 +393,7 @@ class Repairer:
             and entry.repaired_from != "kline"
             and entry.from_us is not None
             and entry.to_us is not None
+            and not self._resting(entry.symbol)
             and (again or entry.gap_id not in self._no_candles)
             and self._clock.now_us() >= _minute(entry.to_us) + _MINUTE_US + round(self._settings.kline_delay_s * 1e6)
         )
@@ -407,7 +412,7 @@ class Repairer:
                 self._no_candles.add(entry.gap_id)
                 self._log.warning("repair.no_candles", symbol=symbol, gap=entry.gap_id, reason=str(error))
                 continue
-            if not self._session.takes_rows():
+            if not self._session.takes_rows() or self._resting(symbol):
                 return
             for kline in klines:
                 self._session.buffer.add_replacement(kline)

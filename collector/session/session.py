@@ -298,7 +298,9 @@ class Session:
             self._points = {symbol: self._resume_point(symbol) for symbol in self.manifest.symbols}
         if self._make_candles is None or PRICES not in wanted:
             return {}
-        return {symbol: self._make_candles(symbol, self.directory, self._resumed) for symbol in self.manifest.symbols}
+        # Those of removed symbols are closed as long as the session runs; what is mended afterwards is counted in them.
+        folded = [*self.manifest.symbols, *(self.manifest.removed_symbols if self._reopened else ())]
+        return {symbol: self._make_candles(symbol, self.directory, self._resumed) for symbol in folded}
 
     def _make_directory(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,9 @@ import pytest
 from trials.parts import wait_until
 
 SYMBOL = "BTC_USDT"
+WEIGHT_PER_MIN = 6000
+SNAPSHOT_WEIGHT = 250
+"""Of a whole book, at the simulated exchange as at Binance."""
 
 
 def ledger(collector: Any, session_id: str) -> dict[str, dict[str, str]]:
@@ -274,3 +278,35 @@ def test_an_exchange_that_wants_to_be_left_alone_is(daemon: Callable[..., Any], 
     ids = equals_the_exchange(collector, session_id, exchange)
     assert ids == list(range(ids[0], ids[-1] + 1))
     assert exchange.get("/admin/status")["refused"] == 2
+
+
+def test_two_sessions_share_what_the_exchange_allows(daemon: Callable[..., Any], server: Callable[..., Any]) -> None:
+    """Their books break again and again: the exchange counts no more than one of them may ask for."""
+    symbols = ["BTC_USDT", "ETH_USDT", "SOL_USDT", "XRP_USDT"]
+    exchange = server(
+        "exchange",
+        "--rate",
+        "300",
+        "--symbols",
+        ",".join(symbols),
+        "--fault",
+        "skip:channel=*@depth@100ms,count=4000,n=1",
+    )
+    collector = daemon("[feed]\nsnapshots_per_s = 50\n")
+    collector.start()
+    began_s = time.monotonic()
+    sessions = [begin(collector, exchange, *symbols, data_types=["orderbook"]) for _ in range(2)]
+
+    def enough() -> dict[str, Any] | None:
+        status: dict[str, Any] = exchange.get("/admin/status")
+        return status if status["counts"].get("rest_requests", 0) >= 10 else None
+
+    status = wait_until(enough, "requests for books", bound_s=120)
+    took_s = time.monotonic() - began_s
+    asked = [collector.session(session_id)["rest_requests"] for session_id in sessions]
+    assert min(asked) > 0
+    # A sixth of the minute's budget at once, and the rest evenly; two of them are for the list of symbols.
+    spent = (status["counts"]["rest_requests"] - 2) * SNAPSHOT_WEIGHT
+    assert spent <= WEIGHT_PER_MIN / 6 + WEIGHT_PER_MIN * 5 / 6 * took_s / 60
+    assert status["refused"] == 0
+    assert [count for name, count in status["counts"].items() if name.startswith("rest_4")] == []

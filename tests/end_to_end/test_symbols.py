@@ -11,6 +11,7 @@ import pytest
 
 from collector.errors import CollectorError
 from collector.session.manifest import load_manifest
+from trials.parts import wait_until
 
 RATE = 2000
 SYMBOLS = ["BTC_USDT", "ETH_USDT"]
@@ -124,3 +125,42 @@ def test_a_symbol_that_is_refused_is_its_own_state(daemon: Callable[..., Any], s
     assert {(row["symbol"], row["cause"]) for row in gaps(directory)} == {("SOL_USDT", "rejected")}
     for symbol in SYMBOLS:
         require_truth(exchange, directory, symbol)
+
+
+def gap_states(directory: Path) -> dict[str, str]:
+    """Return each gap's last state."""
+    return {row["gap_id"]: row["state"] for row in gaps(directory)}
+
+
+def test_a_symbol_that_was_added_is_repaired_like_the_others(
+    daemon: Callable[..., Any], server: Callable[..., Any]
+) -> None:
+    """What it missed is fetched and counted by its candles; what is open when it is removed waits for the end."""
+    exchange = server("exchange", "--rate", "600", "--symbols", ",".join(LISTED))
+    collector = daemon("[repair]\nenabled = true\ninterval_s = 0.3\n")
+    session_id = start(collector, exchange, data_types=["prices"])
+    directory = collector.data_dir / f"session_{session_id}"
+    collector.wait_rows(session_id, "prices", 300)
+    collector.ask("symbols", session=session_id, add=["SOL_USDT"])
+    wait_until(lambda: len(rows(directory, "SOL_USDT")) > 50, "the new symbol's trades")
+    exchange.post("/admin/faults?kind=skip&n=40&channel=solusdt@aggTrade")
+    wait_until(lambda: list(gap_states(directory).values()) == ["repaired"], "the new symbol's gap to be repaired")
+    require_truth(exchange, directory, "SOL_USDT")
+
+    exchange.post("/admin/faults?kind=limit&seconds=4&path=*aggTrades")
+    exchange.post("/admin/faults?kind=skip&n=30&channel=solusdt@aggTrade")
+    wait_until(lambda: "open" in gap_states(directory).values(), "another gap")
+    collector.ask("symbols", session=session_id, remove=["SOL_USDT"])
+    exchange.post("/admin/faults?kind=skip&n=20&channel=btcusdt@aggTrade")
+    # Later than the other one, which would have its turn first.
+    wait_until(lambda: sorted(gap_states(directory).values()) == ["open", "repaired", "repaired"], "the other's repair")
+    with pytest.raises(CollectorError, match="SOL_USDT: not collected any more"):
+        collector.ask("repair", session=session_id, symbols=["SOL_USDT"])
+    collector.ask("stop", sessions=[session_id])
+    (mended,) = collector.ask("repair", session=session_id, symbols=["SOL_USDT"])["gaps"]
+    assert (mended["symbol"], mended["got"], mended["state"]) == ("SOL_USDT", 30, "repaired")
+    for symbol in LISTED[:3]:
+        require_truth(exchange, directory, symbol)
+    report = collector.ask("verify", session=session_id)
+    assert report["problems"] == []
+    assert [part["symbol"] for part in report["candles"] if part["findings"]["count"]] == []

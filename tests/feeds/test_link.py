@@ -154,7 +154,7 @@ def test_a_quiet_market_is_reconnected_ever_more_rarely(bench: Any, words: Any, 
             assert feed.status().connections[0].reconnects >= 2
         limits = [stall["silent_s"] for stall in bench.log.named("feed.connection_stalled")]
         assert limits[:3] == [0.05, 0.1, 0.2]
-        assert len(bench.log.named("feed.subscription_silent")) == 1
+        assert bench.log.named("feed.subscription_silent")
         assert {gap.cause for gap in bench.sink.gaps} == {"silent_subscription"}
 
     run(scenario())
