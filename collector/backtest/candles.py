@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collector.candles.intervals import INTERVALS
@@ -13,7 +13,7 @@ from collector.reading.session_reader import SessionReader
 from collector.reading.times import Time, to_us
 
 MISSING_STATES = ("open", "partial", "unrecoverable")
-_COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
+CANDLE_COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class WholeCandles:
         source: ``questdb``, ``csv`` or ``both``.
         left_out: candles that are not whole (a session's first and last, ones that never closed).
         holes: gaps in the trades that are not repaired.
+        sources: of past candles, how many each source of history gave.
     """
 
     symbol: str
@@ -48,6 +49,7 @@ class WholeCandles:
     left_out: int
     holes: tuple[Hole, ...]
     session_id: str = ""
+    sources: dict[str, int] = field(default_factory=dict)
 
     @property
     def from_us(self) -> int:
@@ -97,14 +99,14 @@ def session_candles(
         frame = rows.pandas()
         whole = frame["timestamp"].notna()
         whole.iloc[[0, -1] if len(whole) else []] = False
-    chosen = frame.loc[whole, list(_COLUMNS)].sort_values("timestamp")
+    chosen = frame.loc[whole, list(CANDLE_COLUMNS)].sort_values("timestamp")
     if len(chosen) < 2:
         raise UsageError(
             f"Session {reader.session_id} has {len(chosen)} whole candles of {symbol} in {interval}: too few.",
             hint="Choose a shorter --interval, or a longer session.",
         )
     return WholeCandles(
-        symbol, interval, _framed(chosen), hash_of(chosen), rows.source, int(len(frame) - len(chosen)), holes,
+        symbol, interval, framed(chosen), hash_of(chosen), rows.source, int(len(frame) - len(chosen)), holes,
         reader.session_id,
     )  # fmt: skip
 
@@ -120,7 +122,7 @@ def covered_candles(reader: SessionReader, symbol: str, interval: str) -> tuple[
     rows = reader.ohlcv(symbol, interval)
     frame = rows.pandas()
     whole = frame["is_closed"].astype(bool) & (frame["coverage"].astype(str) == "full")
-    return frame.loc[whole, list(_COLUMNS)].sort_values("timestamp"), rows.source
+    return frame.loc[whole, list(CANDLE_COLUMNS)].sort_values("timestamp"), rows.source
 
 
 def open_holes(
@@ -150,15 +152,16 @@ def hash_of(frame: Any) -> str:
     numpy = extra("numpy")
     digest = hashlib.sha256()
     times = frame["timestamp"].astype("datetime64[us, UTC]").astype("int64").to_numpy().astype("<i8")
-    values = frame[list(_COLUMNS[1:])].to_numpy(dtype="<f8")
+    values = frame[list(CANDLE_COLUMNS[1:])].to_numpy(dtype="<f8")
     for part in (times, numpy.ascontiguousarray(values)):
         digest.update(part.tobytes())
     return digest.hexdigest()
 
 
-def _framed(frame: Any) -> Any:
+def framed(frame: Any) -> Any:
+    """Return candles with the names and the index that Backtesting.py wants."""
     index = frame["timestamp"].astype("datetime64[us, UTC]").dt.tz_localize(None).astype("datetime64[ns]")
-    renamed = frame[list(_COLUMNS[1:])].astype("float64").rename(columns=str.capitalize)
+    renamed = frame[list(CANDLE_COLUMNS[1:])].astype("float64").rename(columns=str.capitalize)
     renamed.index = extra("pandas").DatetimeIndex(index, name="time")
     return renamed
 

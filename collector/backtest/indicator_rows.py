@@ -12,12 +12,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 from collector.backtest.candles import covered_candles
+from collector.backtest.history_candles import held_candles
 from collector.backtest.indicators import Candle, Incremental
 from collector.backtest.run import canonical
-from collector.config import QuestDB
+from collector.config import Config, QuestDB
 from collector.errors import DatabaseMisconfigured, DatabaseUnavailable
 from collector.reading.session_reader import SessionReader
 from collector.storage.ilp import escape_tag
@@ -25,6 +26,7 @@ from collector.storage.questdb import Acknowledged, HttpTransport, Rejected
 from collector.storage.sql import connect, to_microseconds
 
 _TABLE = "indicators"
+_STORED: LiteralString = "SELECT timestamp, name, value FROM indicators WHERE symbol = %s AND interval = %s"
 _BATCH_ROWS = 20_000
 _ATTEMPTS = 3
 _WAIT_S = 30.0
@@ -42,7 +44,10 @@ class IndicatorValue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IndicatorSeries:
-    """The indicators of one symbol's candles. ``source`` says where the candles are from: questdb, csv or both."""
+    """The indicators of one symbol's candles; of past ones the session is empty.
+
+    ``source`` says where the candles are from: questdb, csv or both.
+    """
 
     session_id: str
     symbol: str
@@ -74,11 +79,30 @@ def session_indicators(
         UnknownName: there is no such symbol, recorded interval, indicator or parameter.
         UsageError: a parameter has no such value.
     """
-    indicators = [Incremental(name, **parameters) for name, parameters in wanted.items()]
     frame, source = covered_candles(reader, symbol, interval)
+    return _series(frame, source, reader.session_id, (symbol, interval), wanted)
+
+
+def history_indicators(
+    config: Config, symbol: str, interval: str, wanted: Mapping[str, Mapping[str, float]]
+) -> IndicatorSeries:
+    """Compute indicators of a symbol's past candles over all sessions of history; its rows have no session.
+
+    Raises:
+        UnknownName: there is no such interval, symbol, indicator or parameter.
+        UsageError: a parameter has no such value.
+    """
+    frame, source, _ = held_candles(config, symbol, interval)
+    return _series(frame, source, "", (symbol, interval), wanted)
+
+
+def _series(
+    frame: Any, source: str, session_id: str, of: tuple[str, str], wanted: Mapping[str, Mapping[str, float]]
+) -> IndicatorSeries:
+    indicators = [Incremental(name, **parameters) for name, parameters in wanted.items()]
     names = tuple(name for one in indicators for name in one.column_names)
     values = list(_values(_candles(frame), indicators))
-    return IndicatorSeries(reader.session_id, symbol, interval, len(frame), source, names, values)
+    return IndicatorSeries(session_id, *of, len(frame), source, names, values)
 
 
 def _candles(frame: Any) -> Iterable[Candle]:
@@ -114,10 +138,12 @@ class IndicatorRows:
         """
         with connect(self._settings()) as connection:
             self._wait_applied(connection)
-            rows = connection.rows(
-                "SELECT timestamp, name, value FROM indicators WHERE session_id = %s AND symbol = %s AND interval = %s",
-                series.session_id, series.symbol, series.interval,
-            )  # fmt: skip
+            of = (series.symbol, series.interval)
+            rows = (
+                connection.rows(f"{_STORED} AND session_id = %s", *of, series.session_id)
+                if series.session_id
+                else connection.rows(f"{_STORED} AND session_id IS NULL", *of)
+            )
         return {
             (to_microseconds(timestamp) or 0, name): value for timestamp, name, value in rows if name in series.names
         }
@@ -167,7 +193,8 @@ class IndicatorRows:
 
 
 def _line(series: IndicatorSeries, time_us: int, name: str, value: float | None, parameters: str) -> bytes:
-    tags = {"symbol": series.symbol, "interval": series.interval, "name": name, "session_id": series.session_id}
+    tags = {"symbol": series.symbol, "interval": series.interval, "name": name}
+    tags |= {"session_id": series.session_id} if series.session_id else {}
     prefix = _TABLE + "".join(f",{key}={escape_tag(text)}" for key, text in tags.items())
     quoted = parameters.replace("\\", "\\\\").replace('"', '\\"')
     number = "" if value is None else f"value={value!r},"

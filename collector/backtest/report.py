@@ -75,7 +75,8 @@ def _amounts(result: BacktestResult) -> dict[str, str]:
     """Return how much went in, from where, and what was assumed of the exchange."""
     if result.engine != TICKS:
         counted = f"{count_text(result.candles)} whole ones, {count_text(result.left_out)} left out"
-        return {"Candles": counted, "From store": result.source}
+        sources = ", ".join(f"{count_text(count)} of {name}" for name, count in result.sources.items())
+        return {"Candles": counted, "From store": result.source, **({"Sources": sources} if sources else {})}
     assumed = {name.replace("_", " ").capitalize(): str(value) for name, value in result.assumptions.items()}
     return {"Events": count_text(result.candles), "From store": result.source, **assumed}
 

@@ -56,6 +56,8 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
     """``candles`` (Backtesting.py) or ``ticks`` (hftbacktest, where ``candles`` counts events)."""
     assumptions: dict[str, Any] = {}
     """What a run on ticks assumes of the exchange, with the steps of price and size that it took."""
+    sources: dict[str, int] = {}
+    """Of a run on history, how many candles each source gave."""
 
     @property
     def trades_count(self) -> int:
@@ -92,6 +94,7 @@ def result_of(
         tried=outcome.tried,
         best_by=outcome.best_by,
         table=outcome.table,
+        sources=data.sources,
     )
 
 

@@ -26,7 +26,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 
 
 @click.command()
-@click.argument("session", type=SESSION)
+@click.argument("session", type=SESSION, required=False)
 @click.option(
     "--engine", type=click.Choice(("candles", "ticks")), default="candles", show_default=True, help="What it is run on."
 )
@@ -59,7 +59,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 @place_options
 def backtest(
     *,
-    session: str,
+    session: str | None,
     engine: str,
     strategy: str | None,
     symbol: str | None,
@@ -82,7 +82,7 @@ def backtest(
     config_path: Path | None,
     data_dir: Path | None,
 ) -> None:
-    """Run a strategy on what a session recorded, and write its result and a report with the plot.
+    """Run a strategy on what a session recorded, or on past candles, and write its result and a report with the plot.
 
     Only whole candles count: a session's partial first and last ones are left out, and a session that lacks trades is
     refused unless --allow-gaps. The same data and parameters give the same result, to the digit.
@@ -97,8 +97,10 @@ def backtest(
       collector backtest 20261121-081500-binance-7f3a --strategy moving_average_cross --param fast=5 --param slow=20
       collector backtest 20261121-081500-binance-7f3a --optimize fast=5:20:5 --optimize slow=30:60:10 --by sharpe_ratio
       collector backtest 20261121-081500-binance-7f3a --engine ticks --latency 5ms --maker-fee -0.0001
+      collector backtest --symbol BTC_USDT --interval 1h --from 2026-10-01 --to 2026-11-01 --strategy breakout
     """  # fmt: skip
     from collector.backtest.candles import session_candles
+    from collector.backtest.history_candles import history_candles
     from collector.backtest.report import write_report
     from collector.backtest.results import (
         REPORT_FILE,
@@ -118,13 +120,17 @@ def backtest(
     from collector.storage.embedded import resolve_settings
 
     config = load_config(config_path, environment=os.environ, overrides={"daemon": {"data_dir": data_dir}})
-    reader = open_session(session, config=config)
-    chosen = symbol or _only(reader.symbols)
+    if session is None and (symbol is None or engine == "ticks"):
+        raise UsageError(
+            "No session was named.", hint="Name one, or run on past candles: --symbol BTC_USDT --interval 1h."
+        )
+    reader = open_session(session, config=config) if session is not None else None
+    chosen = symbol or _only(reader.symbols if reader else [])
     name = strategy or ("market_maker" if engine == "ticks" else "moving_average_cross")
     where = data_dir_of(config_path, data_dir)
     now_us = SystemClock().now_us()
     plot = None
-    if engine == "ticks":
+    if engine == "ticks" and reader is not None:
         if tried:
             raise UsageError(
                 "--optimize is for candles.", hint="Run each value on ticks, and see `collector backtests`."
@@ -143,7 +149,10 @@ def backtest(
         ranges = _pairs(tried)
         firsts = {key: value.split(":")[0].split(",")[0] for key, value in ranges.items()}
         loaded = load_strategy(name, {**firsts, **_pairs(given)})
-        data = session_candles(reader, chosen, interval, start, end, allow_gaps=allow_gaps)
+        if reader is not None:
+            data = session_candles(reader, chosen, interval, start, end, allow_gaps=allow_gaps)
+        else:
+            data = history_candles(config, chosen, interval, start, end, allow_gaps=allow_gaps)
         account = Account(cash, commission)
         if ranges:
             with _progress(as_json) as tell:
@@ -272,6 +281,7 @@ def _print_result(result: BacktestResult, report: Path) -> None:
                 ("Backtest", result.backtest_id),
                 ("Strategy", f"{result.strategy} ({_parameters(result)})"),
                 ("Candles" if result.engine == "candles" else "Events", counted),
+                *((f"From {name}", count_text(count)) for name, count in result.sources.items()),
                 *(left_out if result.engine == "candles" else assumed),
                 ("Gaps", f"{len(result.holes)} not repaired" if result.holes else "none"),
                 *((name, _number(result.statistics.get(name))) for name in _SHOWN),

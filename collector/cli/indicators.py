@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("session", type=SESSION)
+@click.argument("session", type=SESSION, required=False)
 @click.option("--symbol", "symbols", type=SYMBOLS, help="Only these symbols.  [default: all of the session]")
 @click.option("--interval", default="1m", show_default=True, help="The candles' length: 1m, 5m, 15m, 1h, 4h, 1d.")
 @click.option("--names", help="Which, comma-separated: sma, ema, rsi, macd, bollinger, atr, vwap.  [default: all]")
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @place_options
 def indicators(
     *,
-    session: str,
+    session: str | None,
     symbols: tuple[str, ...] | None,
     interval: str,
     names: str | None,
@@ -36,30 +38,40 @@ def indicators(
 ) -> None:
     """Compute indicators of a session's candles and keep them in QuestDB's table `indicators`.
 
-    Only closed candles that lack no trade count, and each value is made of its own and earlier candles. Run it again,
-    also while the session runs: what is new or was revised is written, the rest stays. A row's name carries the
-    parameters, as sma(20) or macd_signal(12,26,9). VWAP begins anew each day (UTC). Without QuestDB they are printed.
+    Without a session, those of the past candles of --symbol. Only closed candles that lack no trade count, and each
+    value is made of its own and earlier candles. Run it again, also while the session runs: what is new or was revised
+    is written, the rest stays. A row's name carries the parameters, as sma(20) or macd_signal(12,26,9). VWAP begins
+    anew each day (UTC). Without QuestDB they are printed.
 
     \b
     Example:
       collector indicators 20261121-081500-binance-7f3a --interval 5m
       collector indicators 20261121-081500-binance-7f3a --names sma,rsi --param sma.period=50 --format csv
+      collector indicators --symbol BTC_USDT --interval 1h --names macd
     """
-    from collector.backtest.indicator_rows import IndicatorRows, session_indicators
+    from collector.backtest.indicator_rows import IndicatorRows, history_indicators, session_indicators
     from collector.config import load_config
     from collector.reading.session_reader import open_session
     from collector.storage.embedded import resolve_settings
 
     wanted = wanted_indicators(names, given)
     config = load_config(config_path, environment=os.environ, overrides={"daemon": {"data_dir": data_dir}})
-    reader = open_session(session, config=config)
-    for symbol in symbols or ():
-        reader.ohlcv(symbol)  # refuses one that the session does not have, before anything is written
+    compute: Callable[[str], IndicatorSeries]
+    if session is None:
+        if symbols is None:
+            raise UsageError("No session was named.", hint="Name one, or take past candles: --symbol BTC_USDT.")
+        compute = partial(history_indicators, config, interval=interval, wanted=wanted)
+    else:
+        reader = open_session(session, config=config)
+        for symbol in symbols or ():
+            reader.ohlcv(symbol)  # refuses one that the session does not have, before anything is written
+        symbols = symbols or tuple(reader.symbols)
+        compute = partial(session_indicators, reader, interval=interval, wanted=wanted)
     rows = None if config.questdb.mode == "off" else IndicatorRows(lambda: resolve_settings(config))
     refusal = "questdb.mode is off." if rows is None else ""
     found = []
-    for symbol in symbols or reader.symbols:
-        series = session_indicators(reader, symbol, interval, wanted)
+    for symbol in symbols:
+        series = compute(symbol)
         found.append(series)
         refusal = refusal or _keep(rows, series)
     if refusal:
