@@ -262,6 +262,8 @@ class Bybit(Exchange):
         weight_per_min=1200,  # a request is one; 600 are allowed in 5 s
         ping_interval_s=20,
     )
+    # "Orderbook": of one level, a snapshot is pushed again when three seconds have passed without a change.
+    steady_streams: frozenset[str] = frozenset({"tickers"})
     trade_ids_contiguous = False
     trades_paging = "recent"
     klines_open_at_previous_close = True  # "Get Kline": each open of the example is the close of the row before it

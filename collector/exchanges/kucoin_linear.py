@@ -160,6 +160,7 @@ class KucoinLinear(Kucoin):
     rest_url = "https://api-futures.kucoin.com"
     streams = STREAMS
     polled_streams = ("open_interest",)
+    steady_streams = frozenset({"funding"})  # "Instrument": the mark price each second, the rate each minute
 
     def listing_request(self) -> Request:
         return Request(_CONTRACTS, weight=6)

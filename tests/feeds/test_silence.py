@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -12,6 +14,7 @@ import uvloop
 
 from collector.clock import SystemClock
 from collector.exchanges.base import Limits, Listing, Subscription
+from collector.exchanges.bybit import Bybit
 from collector.exchanges.sim import Sim
 from collector.feeds.feed import Feed
 from collector.feeds.silence import CEILING_S, SilenceModel, activity_of
@@ -152,6 +155,60 @@ def test_mark_prices_that_never_come_are_asked_for_again(bench: Any) -> None:
         }
 
     uvloop.run(scenario())
+
+
+def test_best_prices_that_stop_are_asked_for_again_where_they_come_steadily(bench: Any, run: Any) -> None:
+    """Bybit repeats them when nothing changes: one symbol's stop, REST is not asked, and the other's go on."""
+    listings = [Listing(symbol, symbol.replace("_", ""), *symbol.split("_")) for symbol in SYMBOLS[:2]]
+    topics = [f"orderbook.1.{listing.native}" for listing in listings]
+    asked: list[dict[str, Any]] = []
+
+    async def behave(connection: Any, _: int) -> None:
+        told = dict.fromkeys(topics, 0)
+        deaf = False
+
+        async def listen() -> None:
+            nonlocal deaf
+            async for frame in connection:
+                request = json.loads(frame)
+                asked.append(request)
+                answer = {"success": True, "ret_msg": "", "req_id": request.get("req_id", ""), "op": request["op"]}
+                await connection.send(json.dumps(answer))
+                deaf = deaf and request["op"] != "subscribe"
+
+        listening = asyncio.create_task(listen())
+        try:
+            while True:
+                for topic in topics:
+                    if topic == topics[0] or not deaf:
+                        told[topic] += 1
+                        deaf = deaf or (topic == topics[1] and told[topic] == 300)
+                        await connection.send(best(topic, told[topic]))
+                await asyncio.sleep(0.005)
+        finally:
+            listening.cancel()
+
+    def best(topic: str, number: int) -> str:
+        data = {"s": topic.rpartition(".")[2], "b": [["100.5", str(number)]], "a": [["100.6", "1"]], "u": number}
+        now_ms = round(time.time() * 1000)
+        return json.dumps({"topic": topic, "type": "snapshot", "ts": now_ms, "cts": now_ms, "data": data})
+
+    async def scenario() -> None:
+        async with bench.serving(behave) as server:
+            feed = Feed(
+                Bybit(listings), [Subscription("tickers", listing.symbol) for listing in listings], bench.sink,
+                config=bench.settings(first_data_timeout_s=1.5), clock=SystemClock(), log=bench.log,
+                ws_url=server.ws_url, rest_url=server.rest_url,
+            )  # fmt: skip
+            async with bench.running(feed):
+                await bench.until(lambda: bench.log.named("feed.stream_stalled"))
+                await bench.until(lambda: bench.sink.gaps[-1].to_us is not None)
+                assert server.opened == 1
+        assert {(gap.symbol, gap.stream, gap.cause) for gap in bench.sink.gaps} == {("ETH_USDT", "tickers", "stall")}
+        again = [(request["op"], request["args"]) for request in asked if request["op"] != "ping"][-2:]
+        assert again == [("unsubscribe", [topics[1]]), ("subscribe", [topics[1]])]
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("kind", ["deaf", "stall"])
