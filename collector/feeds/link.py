@@ -484,14 +484,15 @@ class Link:
             from_us = track.last.timestamp_us
         if (model := self._models.get(track)) is not None:
             silent_s = model.silent_s(now_s)
-        self._log.warning(
-            "feed.stream_stalled" if spoke else "feed.subscription_silent",
-            symbol=track.symbol,
-            stream=track.stream,
-            silent_s=round(silent_s, 1),
-            others_deliver=self.delivers,
-            checked=finding,
-        )
+        if track.state != "silent":  # once for each silence, however often it is looked at
+            self._log.warning(
+                "feed.stream_stalled" if spoke else "feed.subscription_silent",
+                symbol=track.symbol,
+                stream=track.stream,
+                silent_s=round(silent_s, 1),
+                others_deliver=self.delivers,
+                checked=finding,
+            )
         detail = "the exchange has more" if finding == "missed" else "no data since the subscription"
         track.miss("stall" if spoke else "silent_subscription", from_us, detail, now_s)
 
