@@ -115,6 +115,10 @@ class SessionNotFound(UsageError):
     """No session of that id is in the data directory."""
 
 
+class BacktestNotFound(UsageError):
+    """No backtest of that id is in the data directory, or its report is gone."""
+
+
 class DatabaseUnavailable(CollectorError):
     """QuestDB cannot be reached, or did not answer in time; what was sent may have arrived."""
 

@@ -139,6 +139,16 @@ class SymbolList(BaseModel):
     symbols: list[dict[str, Any]] = Field(examples=[[{"symbol": "BTC_USDT", "exchange": "sim", "sessions": 3}]])
 
 
+class BacktestPage(BaseModel):
+    """Some backtests, newest first: what went in, its hash, and the statistics."""
+
+    backtests: list[dict[str, Any]] = Field(
+        examples=[[{"backtest_id": "breakout-1f3a77b0c2d4", "session_id": _ID, "statistics": {"return_pct": 1.5}}]]
+    )
+    total: int
+    next: str | None = None
+
+
 class Health(BaseModel):
     """Whether the daemon does what it was asked to do."""
 

@@ -20,6 +20,7 @@ PROBLEM_TYPE = "application/problem+json"
 # The first that fits counts: subclasses stand before their parents.
 _STATUS: tuple[tuple[type[CollectorError], int], ...] = (
     (errors.SessionNotFound, 404),
+    (errors.BacktestNotFound, 404),
     (errors.UsageError, 422),
     (errors.DaemonNotRunning, 503),
     (errors.DatabaseUnavailable, 503),

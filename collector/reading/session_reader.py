@@ -45,15 +45,19 @@ class Database:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def settings(self) -> QuestDB:
-        """Return where QuestDB answers; raise DatabaseUnavailable or InstallError where there is none."""
+    def settings(self, *, read_only: bool = False) -> QuestDB:
+        """Return where QuestDB answers; raise DatabaseUnavailable or InstallError where there is none.
+
+        Args:
+            read_only: as the user that may only read, where the server is ours.
+        """
         if self._config.questdb.mode == "off":
             raise DatabaseUnavailable("questdb.mode is off.")
         if self._config.questdb.mode == "embedded":
             server = EmbeddedServer.from_config(self._config)
             if not server.running:
                 raise DatabaseUnavailable(f"The embedded QuestDB in {server.root} does not run.")
-        return resolve_settings(self._config)
+        return resolve_settings(self._config, read_only=read_only)
 
 
 class SessionReader:

@@ -13,6 +13,7 @@ from collector.reading.times import to_us
 from collector.storage.sql import Column, Connection
 
 PAGE_MAX = 1_000
+EXPORT_MAX = 100_000
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "empty", "not empty"]
 OPERATORS: tuple[Operator, ...] = ("=", "!=", "<", "<=", ">", ">=", "contains", "empty", "not empty")
 _TEXTS = ("SYMBOL", "VARCHAR", "STRING")
@@ -70,7 +71,18 @@ class TableBrowser(Connection):
             UnknownName: there is no such table or column.
             UsageError: a value does not fit its column.
         """
-        columns = self._columns_of(table)
+        return self._page(table, conditions, sort, descending, min(limit, PAGE_MAX), offset)
+
+    def every(
+        self, table: str, conditions: Sequence[Condition] = (), *, sort: str = "", descending: bool = False
+    ) -> Page:
+        """Return all rows that fit, ``EXPORT_MAX`` at most; ``total`` counts them all. Otherwise as ``page``."""
+        return self._page(table, conditions, sort, descending, EXPORT_MAX, 0)
+
+    def _page(
+        self, table: str, conditions: Sequence[Condition], sort: str, descending: bool, limit: int, offset: int
+    ) -> Page:
+        columns = self.columns_of(table)
         kinds = {column.name: column.type.upper() for column in columns}
         for name in (sort, *(one.column for one in conditions)):
             if name and name not in kinds:
@@ -85,13 +97,14 @@ class TableBrowser(Connection):
             direction = sql.SQL(" DESC") if descending else sql.SQL(" ASC")
             order = sql.Composed([sql.SQL(" ORDER BY "), sql.Identifier(sort), direction])
         begin = max(0, offset)
-        end = begin + max(1, min(limit, PAGE_MAX))
+        end = begin + max(1, limit)
         bounds = sql.SQL(" LIMIT {}, {}").format(sql.Literal(begin), sql.Literal(end))
         rows = self._ask(sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)) + where + order + bounds, values)
         ((total,),) = self._ask(sql.SQL("SELECT count() FROM {}").format(sql.Identifier(table)) + where, values)
         return Page(columns, rows, int(total))
 
-    def _columns_of(self, table: str) -> list[Column]:
+    def columns_of(self, table: str) -> list[Column]:
+        """Return a table's columns; raise UnknownName where there is no such table."""
         known = self.tables()
         if table not in known:
             raise UnknownName("table", table, known)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from collector.errors import CollectorError, UnknownName, UsageError
+from collector.errors import CollectorError, DatabaseMisconfigured, UnknownName, UsageError
+from collector.reading.session_reader import Database
 from collector.reading.tables import OPERATORS, Condition, TableBrowser
 
 TABLE = "browsed"
@@ -89,3 +90,19 @@ def test_any_operator_on_any_column_is_an_answer_or_a_sentence(browser: TableBro
                 except CollectorError as error:
                     assert error.message
     assert browser.page(TABLE).total == 25
+
+
+def test_all_rows_that_fit_are_given_to_an_export(browser: TableBrowser) -> None:
+    """Not only a page of them, in the order asked for."""
+    page = browser.every(TABLE, [Condition("n", ">=", "5")], sort="n", descending=True)
+    assert [row[4] for row in page.rows] == list(range(24, 4, -1))
+    assert page.total == 20
+
+
+def test_whoever_looks_cannot_write(questdb: Any) -> None:
+    """The dashboard asks as the user that may only read."""
+    with TableBrowser(Database(questdb.config).settings(read_only=True)) as reader:
+        assert "tick_prices" in reader.tables()
+        with pytest.raises(DatabaseMisconfigured):
+            reader.run_text("CREATE TABLE never (n LONG)")
+        assert "never" not in reader.tables()

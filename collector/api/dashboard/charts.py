@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from collector.backtest.results import BacktestResult
+from collector.reading.comparison import Comparison
 from collector.reading.coverage import HourCoverage
 from collector.reading.tail import Fields
 from collector.session.gaps import Entry
@@ -137,6 +140,16 @@ def latency_chart(trades: Sequence[Fields]) -> dict[str, Any]:
     }
 
 
+def even_digits(texts: Sequence[str]) -> list[str]:
+    """Return decimals with as many digits after the point as any of them needs, and no zeros behind."""
+    needed = max((len(text.partition(".")[2].rstrip("0")) for text in texts), default=0)
+    found = []
+    for text in texts:
+        whole, _, part = text.partition(".")
+        found.append(f"{whole}.{part[:needed]:0<{needed}}" if needed else whole)
+    return found
+
+
 def quantiles_ms(trades: Sequence[Fields]) -> tuple[float, float, float] | None:
     """Return the smallest, the middle and the 99th of 100 latencies of received trades, in milliseconds."""
     values = sorted(
@@ -147,3 +160,103 @@ def quantiles_ms(trades: Sequence[Fields]) -> tuple[float, float, float] | None:
     if not values:
         return None
     return values[0], values[len(values) // 2], values[min(len(values) - 1, int(0.99 * len(values)))]
+
+
+_CURVES = ("#3b6fd4", "#c77d0a", "#1f9d61", "#6b4fb3", "#2b8fb3", "#cf3b3b")
+_POINTS = 2_000
+
+
+def equity_chart(result: BacktestResult) -> dict[str, Any]:
+    """Return a backtest's account after each candle, with its trades, over how far it was below its best."""
+    value_at = dict(result.equity)
+    best, falls = -math.inf, []
+    for at_us, value in result.equity:
+        best = max(best, value)
+        falls.append([at_us / 1000, 100 * (value / best - 1) if best > 0 else 0])
+    marks = [
+        {"type": "scatter", "name": name, "symbolSize": 7, "itemStyle": {"color": colour},
+         "data": [[trade[key] / 1000, value_at[trade[key]]] for trade in result.trades if trade[key] in value_at]}
+        for name, key, colour in (("entry", "entry_us", UP), ("exit", "exit_us", DOWN))
+    ]  # fmt: skip
+    axis = {"type": "time", "axisLabel": _TEXT, "splitLine": {"show": False}}
+    return {
+        "animation": False,
+        "tooltip": {"trigger": "axis"},
+        "legend": {"textStyle": _TEXT, "top": 0},
+        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
+        "grid": [
+            {"left": 70, "right": 16, "top": 30, "height": "58%"},
+            {"left": 70, "right": 16, "top": "76%", "height": "15%"},
+        ],
+        "xAxis": [{**axis, "axisLabel": {"show": False}}, {**axis, "gridIndex": 1}],
+        "yAxis": [
+            {"scale": True, "splitLine": _GRID_LINE, "axisLabel": _TEXT},
+            {"gridIndex": 1, "splitNumber": 2, "splitLine": _GRID_LINE, "axisLabel": _TEXT},
+        ],
+        "series": [
+            {"type": "line", "name": "equity", "showSymbol": False, "sampling": "lttb", "lineStyle": {"width": 2},
+             "color": _CURVES[0], "data": [[at / 1000, value] for at, value in result.equity]},
+            *marks,
+            {"type": "line", "name": "drawdown %", "showSymbol": False, "sampling": "lttb", "xAxisIndex": 1,
+             "yAxisIndex": 1, "color": DOWN, "areaStyle": {"opacity": 0.25}, "data": falls},
+        ],
+    }  # fmt: skip
+
+
+def returns_chart(results: Sequence[BacktestResult]) -> dict[str, Any]:
+    """Return what each backtest had gained, in percent of its cash, over the time since its first candle."""
+    series = []
+    for number, result in enumerate(results):
+        step = max(1, len(result.equity) // _POINTS)
+        points = [
+            [(at_us - result.from_us) / 3_600_000_000, 100 * (value / result.cash - 1)]
+            for at_us, value in result.equity[::step]
+        ]
+        colour = _CURVES[number % len(_CURVES)]
+        series.append(
+            {"type": "line", "name": result.backtest_id, "showSymbol": False, "color": colour, "data": points}
+        )
+    return {
+        "animation": False,
+        "tooltip": {"trigger": "axis"},
+        "legend": {"textStyle": _TEXT, "top": 0, "type": "scroll"},
+        "grid": {"left": 60, "right": 16, "top": 34, "bottom": 40},
+        "xAxis": {
+            "type": "value", "name": "hours", "nameLocation": "middle", "nameGap": 24, "axisLabel": _TEXT,
+            "splitLine": {"show": False},
+        },
+        "yAxis": {"type": "value", "name": "%", "scale": True, "axisLabel": _TEXT, "splitLine": _GRID_LINE},
+        "series": series,
+    }  # fmt: skip
+
+
+def comparison_chart(found: Comparison) -> dict[str, Any]:
+    """Return the prices of two sessions over their difference in basis points; every n-th step where there are many."""
+    points = found.points[:: max(1, len(found.points) // _POINTS)]
+    axis = {"type": "time", "axisLabel": _TEXT, "splitLine": {"show": False}}
+    prices = [
+        {"type": "line", "name": side.session_id, "showSymbol": False, "color": _CURVES[number],
+         "data": [[point[0] / 1000, point[number + 1]] for point in points]}
+        for number, side in enumerate((found.left, found.right))
+    ]  # fmt: skip
+    return {
+        "animation": False,
+        "tooltip": {"trigger": "axis"},
+        "legend": {"textStyle": _TEXT, "top": 0},
+        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
+        "dataZoom": [{"type": "inside", "xAxisIndex": [0, 1]}],
+        "grid": [
+            {"left": 80, "right": 16, "top": 30, "height": "50%"},
+            {"left": 80, "right": 16, "top": "70%", "height": "20%"},
+        ],
+        "xAxis": [{**axis, "axisLabel": {"show": False}}, {**axis, "gridIndex": 1}],
+        "yAxis": [
+            {"scale": True, "splitLine": _GRID_LINE, "axisLabel": _TEXT},
+            {"gridIndex": 1, "name": "bp", "splitNumber": 2, "splitLine": _GRID_LINE, "axisLabel": _TEXT},
+        ],
+        "series": [
+            *prices,
+            {"type": "bar", "name": "difference", "xAxisIndex": 1, "yAxisIndex": 1, "color": PARTIAL,
+             "data": [[at / 1000, round(10_000 * (left / right - 1), 4)] for at, left, right in points]},
+        ],
+    }  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from nicegui import ui
 
+from collector.reading.sessions import StoredSession
 from collector.status import DaemonStatus
 from collector.wording import count_text, duration_text
 
@@ -17,7 +18,13 @@ STATE_COLOURS = {
     "failed": "negative", "FAILED": "negative", "SUSPENDED": "negative", "rejected": "negative", "OFF": "grey",
 }  # fmt: skip
 
-_PAGES = (("Sessions", "/", "dashboard"), ("Events", "/events", "receipt_long"))
+_PAGES = (
+    ("Sessions", "/", "dashboard"),
+    ("Tables", "/tables", "table_chart"),
+    ("Compare", "/compare", "compare_arrows"),
+    ("Backtests", "/backtests", "science"),
+    ("Events", "/events", "receipt_long"),
+)
 
 _STYLE = """
 :root { --panel: #ffffff; --ground: #f4f5f7; --line: #e2e5ea; --muted: #5f6b7a; }
@@ -37,6 +44,9 @@ body { background: var(--ground); font-feature-settings: "tnum"; }
   .board { grid-template-columns: minmax(0, 1fr); } .board > :first-child { grid-column: span 1; }
 }
 a:focus-visible, button:focus-visible, .q-btn:focus-visible { outline: 2px solid #3b82f6; outline-offset: 2px; }
+@media (max-width: 820px) { .nav .block { display: none; } .nav .on-left { margin-right: 0; } }
+.tight th, .tight td { padding: 2px 5px !important; }
+.cell { display: inline-block; max-width: 340px; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .skip { position: absolute; left: -999px; } .skip:focus { left: 8px; top: 8px; z-index: 9999; }
 """
 
@@ -56,8 +66,9 @@ def frame(title: str, *, here: str = "") -> Iterator[None]:
         ui.link("collector", "/").classes("text-white text-weight-bold no-underline text-lg")
         with ui.row().classes("gap-1 q-ml-md").props('role="navigation" aria-label="Pages"'):
             for name, address, icon in _PAGES:
-                button = ui.button(name, icon=icon, on_click=lambda to=address: ui.navigate.to(to))
-                button.props("flat dense no-caps").classes("text-white q-px-sm")
+                # An address, so that it opens in another tab as well, and without the page's connection.
+                button = ui.button(name, icon=icon).props(f'flat dense no-caps href="{address}" aria-label="{name}"')
+                button.classes("text-white q-px-sm nav")
                 if address == here:
                     button.style("background: #ffffff22").props('aria-current="page"')
         ui.space()
@@ -74,6 +85,15 @@ def chip(state: str) -> ui.badge:
     return ui.badge(state, color=STATE_COLOURS.get(state, "grey")).classes("q-px-sm q-py-xs")
 
 
+def session_options(stored: Iterable[StoredSession]) -> dict[str, str]:
+    """Return sessions that have trades as options to choose from: their ids, with exchange and label."""
+    return {
+        one.session_id: " · ".join(part for part in (one.session_id, one.manifest.exchange, one.manifest.label) if part)
+        for one in stored
+        if "prices" in one.manifest.data_types
+    }
+
+
 class Tile:
     """A fact that is looked at often: a name, a large value, and a line beneath it."""
 
@@ -82,6 +102,15 @@ class Tile:
             ui.label(name).classes("muted text-xs")
             self._value = ui.label("-").classes("value")
             self._note = ui.label("").classes("muted text-xs")
+            self._link = ui.link("", "", new_tab=True).classes("text-xs text-primary")
+            self._link.set_visibility(False)
+
+    def lead(self, text: str, address: str) -> None:
+        """Put an address beneath, which opens beside the page; none where it is empty."""
+        self._link.set_text(text)
+        self._link.props["href"] = address
+        self._link.update()
+        self._link.set_visibility(bool(address))
 
     def show(self, value: str, note: str = "", *, colour: str = "") -> None:
         """Say what it is now."""

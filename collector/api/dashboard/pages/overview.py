@@ -137,6 +137,7 @@ class _Overview:
         state, sentence = questdb_sentence(status)
         colour = {"LIVE": "#1f9d61", "OFF": "", "-": ""}.get(state, "#c77d0a")
         self._questdb.show(state, sentence, colour=colour)
+        self._questdb.lead("Open its console", status.questdb.console_url if status and state != "DOWN" else "")
         sessions = [one for one in status.sessions if one.is_live] if status else []
         degraded = sum(one.state == "degraded" for one in sessions)
         self._running.show(str(len(sessions)), f"{degraded} degraded" if degraded else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from collector.api.context import Context, ledger_of
 from collector.api.dashboard.charts import (
     candle_chart,
     coverage_chart,
+    even_digits,
     gap_chart,
     latency_chart,
     newest_candles,
@@ -25,7 +27,7 @@ from collector.reading.sessions import StoredSession
 from collector.reading.tail import Fields, last_rows
 from collector.session.gaps import Entry
 from collector.status import SessionStatus
-from collector.streams import BOOK_LEVELS, OHLCV, ORDERBOOK, PRICES
+from collector.streams import BOOK_LEVELS, OHLCV, ORDERBOOK, PRICES, STREAMS
 from collector.wording import age_text, bytes_text, count_text, duration_text, rate_text, time_text
 
 _EVERY_S = 1.0
@@ -35,6 +37,14 @@ _TRADES_SHOWN = 18
 _TRADES_MEASURED = 500
 _CANDLE_ROWS = 3_000
 _SYMBOLS_SHOWN = 30
+_OTHERS_SHOWN = 10
+_OTHERS = {
+    "funding": ("funding_rate", "next_funding", "mark_price", "index_price"),
+    "open_interest": ("amount", "value"),
+    "liquidations": ("side", "price", "volume"),
+    "tickers": ("bid", "bid_qty", "ask", "ask_qty"),
+    "klines": ("interval", "open", "high", "low", "close", "volume"),
+}
 
 
 class _Seen(msgspec.Struct):
@@ -43,6 +53,7 @@ class _Seen(msgspec.Struct):
     candles: list[Fields]
     trades: list[Fields]
     book: Fields | None
+    others: dict[str, list[Fields]] = {}
 
 
 def register(context: Context) -> None:
@@ -67,6 +78,7 @@ class _Session:
         self._context = context
         self._stored = stored
         self._turn = 0
+        self._is_measured = False
         self._symbol = stored.manifest.symbols[0] if stored.manifest.symbols else ""
         self._interval = "1m"
 
@@ -84,6 +96,7 @@ class _Session:
             with ui.row().classes("w-full gap-3"):
                 self._rows, self._rate, self._lag = Tile("Rows"), Tile("Rows per second"), Tile("QuestDB")
                 self._gaps, self._latency, self._flush = Tile("Gaps"), Tile("Latency"), Tile("Flush")
+                self._offset = Tile("Clock offset")
             with ui.row().classes("w-full gap-3 items-center"):
                 ui.select(manifest.symbols, label="Symbol", with_input=True).props("dense outlined").style(
                     "min-width: 180px"
@@ -94,16 +107,23 @@ class _Session:
             with ui.element().classes("board"):
                 with panel("Candles", note="grey: not whole"):
                     self._candles = ui.echart(candle_chart([])).classes("w-full").style("height: 380px")
-                    self._no_candles = ui.label("No candle of this interval yet.").classes("muted")
+                    self._candles.set_visibility(False)
+                    with ui.column().classes("w-full justify-center").style("height: 380px") as self._no_candles:
+                        nothing(
+                            "No candle of this interval yet.",
+                            hint="One is written when its time is over. Choose a shorter interval, or wait.",
+                            icon="candlestick_chart",
+                        )
                 with panel("Order book"):
                     self._book = ui.column().classes("w-full gap-0")
                 with panel("Last trades"):
                     self._trades = (
                         ui.table(rows=[], columns=_TRADE_COLUMNS, row_key="id")
-                        .props("flat dense hide-pagination")
-                        .classes("w-full")
+                        .props("flat dense hide-pagination :rows-per-page-options='[0]'")
+                        .classes("w-full tight")
                     )
                     self._trades.add_slot("body-cell-price", _PRICE_CELL)
+            self._others = self._draw_others()
             with ui.element().classes("pair"):
                 with panel("Gaps", note="each known hole, by its state"):
                     self._gap_chart = ui.echart({}).classes("w-full").style("height: 220px")
@@ -130,6 +150,22 @@ class _Session:
                         nothing("No connection is open.", hint="The session is not running.", icon="link_off")
         await self._refresh()
         ui.timer(_EVERY_S, self._refresh, immediate=False)
+
+    def _draw_others(self) -> dict[str, ui.table]:
+        """Draw a table of the newest rows of each other data type that the session collects."""
+        found: dict[str, ui.table] = {}
+        kinds = [STREAMS[name] for name in self._stored.manifest.data_types if name in _OTHERS]
+        if kinds:
+            with ui.element().classes("pair"):
+                for stream in kinds:
+                    with panel(stream.name.replace("_", " ").capitalize(), note="newest first"):
+                        columns = [_other_column(name) for name in ("timestamp", *_OTHERS[stream.name])]
+                        table = ui.table(rows=[], columns=columns, row_key="id")
+                        table.props("flat dense hide-pagination :rows-per-page-options='[0]'").classes("w-full tight")
+                        with table.add_slot("no-data"):
+                            nothing("Nothing came yet.", hint="What happens rarely comes rarely.")
+                        found[stream.name] = table
+        return found
 
     async def _refresh(self) -> None:
         running = (await self._context.running()).get(self._stored.session_id)
@@ -179,6 +215,16 @@ class _Session:
                 f"{running.flush_s * 1000:.1f} ms", f"longest {longest}, {count_text(running.flushes)} flushes"
             )
         self._shown.set_text(f"since {time_text(summary.started_us)}")
+        latency = running.latency
+        self._is_measured = latency is not None
+        if latency is not None:
+            p95, p99 = latency.p95_us / 1000, latency.p99_us / 1000
+            samples = count_text(latency.samples)
+            self._latency.show(
+                f"{latency.p50_us / 1000:.1f} ms", f"95 % under {p95:.1f}, 99 % under {p99:.1f}, of {samples}"
+            )
+            # The fastest message took at least no time at all: what is left of it is the clocks'.
+            self._offset.show(f"{latency.minimum_us / 1000:.1f} ms", "at most ours ahead, by the fastest message")
         self._links.rows = [
             {
                 "number": link.number, "state": link.state, "messages": count_text(link.messages),
@@ -192,21 +238,26 @@ class _Session:
     async def _look(self) -> None:
         seen = await asyncio.to_thread(self._read, self._symbol, self._interval)
         self._no_candles.set_visibility(not seen.candles)
+        self._candles.set_visibility(bool(seen.candles))
         self._candles.options.clear()
         self._candles.options.update(candle_chart(seen.candles))
         self._candles.update()
-        self._trades.rows = [_trade_row(row) for row in reversed(seen.trades[-_TRADES_SHOWN:])]
+        self._trades.rows = _trade_rows(seen.trades[-_TRADES_SHOWN:][::-1])
         self._trades.update()
         self._latency_chart.options.clear()
         self._latency_chart.options.update(latency_chart(seen.trades))
         self._latency_chart.update()
         measured = quantiles_ms(seen.trades)
-        if measured:
+        if measured and not self._is_measured:
             least, middle, most = measured
             self._latency.show(f"{middle:.1f} ms", f"least {least:.1f}, 99 % under {most:.1f}, of {len(seen.trades)}")
-        else:
+            self._offset.show(f"{least:.1f} ms", "at most, by the fastest trade")
+        elif not measured:
             self._latency.show("-", "no trade yet")
         self._show_book(seen.book)
+        for name, table in self._others.items():
+            table.rows = [_other_row(name, row) for row in reversed(seen.others.get(name, []))]
+            table.update()
 
     def _read(self, symbol: str, interval: str) -> _Seen:
         directory = self._stored.directory
@@ -216,6 +267,7 @@ class _Session:
                 newest_candles(last_rows(directory, OHLCV, symbol, _CANDLE_ROWS), interval),
                 last_rows(directory, PRICES, symbol, _TRADES_MEASURED),
                 book[0] if book else None,
+                {name: last_rows(directory, STREAMS[name], symbol, _OTHERS_SHOWN) for name in self._others},
             )
         except CollectorError:
             return _Seen([], [], None)
@@ -286,10 +338,29 @@ _LINK_COLUMNS: list[dict[str, Any]] = [
 ]
 
 
-def _trade_row(row: Fields) -> dict[str, Any]:
+def _trade_rows(rows: Sequence[Fields]) -> list[dict[str, Any]]:
+    prices, volumes = even_digits([row["price"] for row in rows]), even_digits([row["volume"] for row in rows])
+    return [
+        {"id": row["seq"], "time": _clock(row), "price": price, "volume": volume, "side": row["side"]}
+        for row, price, volume in zip(rows, prices, volumes, strict=True)
+    ]
+
+
+def _clock(row: Fields) -> str:
     at_us = int(row["timestamp"])
-    clock = f"{time_text(at_us)[11:19]}.{at_us % 1_000_000 // 1000:03}"
-    return {"id": row["seq"], "time": clock, "price": row["price"], "volume": row["volume"], "side": row["side"]}
+    return f"{time_text(at_us)[11:19]}.{at_us % 1_000_000 // 1000:03}"
+
+
+def _other_column(name: str) -> dict[str, Any]:
+    label = "Time (UTC)" if name == "timestamp" else name.replace("_", " ").capitalize()
+    return {"name": name, "label": label, "field": name, "align": "left" if name in ("timestamp", "side") else "right"}
+
+
+def _other_row(name: str, row: Fields) -> dict[str, Any]:
+    shown: dict[str, Any] = {column: row.get(column) or "-" for column in _OTHERS[name]}
+    if row.get("next_funding"):
+        shown["next_funding"] = time_text(int(row["next_funding"]))[5:16]
+    return {**shown, "id": row["seq"], "timestamp": time_text(int(row["timestamp"]))[5:19]}
 
 
 def _gap_row(entry: Entry) -> dict[str, Any]:
