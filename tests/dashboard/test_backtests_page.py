@@ -78,7 +78,8 @@ def test_the_report_is_shown_and_reaches_nothing(browser: Browser, recorded: tup
     browser.driver.switch_to.frame(frame)
     # The plot's parts are in shadow trees, one within the other.
     drawn = (
-        "const inside = e => [...e.querySelectorAll('*')].flatMap(c => [c, ...(c.shadowRoot ? inside(c.shadowRoot) : [])]);"
+        "const inside = e => [...e.querySelectorAll('*')]"
+        ".flatMap(c => [c, ...(c.shadowRoot ? inside(c.shadowRoot) : [])]);"
         "return inside(document).filter(c => c.tagName === 'CANVAS').length"
     )
     wait_until(lambda: browser.driver.execute_script(drawn), f"the plot: {browser.complaints()}")

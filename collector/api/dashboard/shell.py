@@ -98,7 +98,7 @@ class Tile:
     """A fact that is looked at often: a name, a large value, and a line beneath it."""
 
     def __init__(self, name: str) -> None:
-        with ui.column().classes("panel tile gap-0").style("min-width: 150px; flex: 1"):
+        with ui.column().classes("panel tile gap-0").style("min-width: 150px; flex: 1; align-self: stretch"):
             ui.label(name).classes("muted text-xs")
             self._value = ui.label("-").classes("value")
             self._note = ui.label("").classes("muted text-xs")

@@ -20,6 +20,7 @@ from collector.errors import BacktestNotFound, CollectorError, SessionNotFound
 from collector.wording import count_text, time_text
 
 _TRADES_SHOWN = 15
+_LARGE = 1e9
 _COLUMNS: list[dict[str, Any]] = [
     {"name": "id", "label": "Backtest", "field": "id", "align": "left", "sortable": True},
     {"name": "session", "label": "On", "field": "session", "align": "left", "sortable": True},
@@ -308,7 +309,10 @@ def _against(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4f}".rstrip("0").rstrip(".")
+    if value is None:
+        return "-"
+    # A minute's gain, taken as a year's, has digits that nobody reads.
+    return f"{value:.3g}" if abs(value) >= _LARGE else f"{value:,.4f}".rstrip("0").rstrip(".")
 
 
 def _parameters(result: BacktestResult) -> str:
