@@ -34,6 +34,7 @@ BENCHMARKS = (
     "replay",
     "many_symbols",
     "reading",
+    "api",
 )
 REPORT = PROJECT / "build" / "bench.json"
 _VERSIONS = ("collector", "websockets", "uvloop", "msgspec")

@@ -73,10 +73,20 @@ class Scale:
     memory_s: float = 30.0
     runs: int = 3
     read_rows: int = 10_000_000
+    api_clients: int = 50
+    api_rows: int = 1_000_000
 
 
 QUICK = Scale(
-    flood_trades=100_000, paced_s=5.0, sustained_s=10.0, latency_s=6.0, memory_s=8.0, runs=1, read_rows=500_000
+    flood_trades=100_000,
+    paced_s=5.0,
+    sustained_s=10.0,
+    latency_s=6.0,
+    memory_s=8.0,
+    runs=1,
+    read_rows=500_000,
+    api_clients=10,
+    api_rows=100_000,
 )
 
 

@@ -51,7 +51,7 @@ class _Compare:
                     for field in (self._left, self._right):
                         field.props("dense outlined").style("min-width: min(280px, 100%); flex: 2")
                 with ui.row().classes("w-full items-center gap-3"):
-                    self._symbol = ui.select([], label="Symbol", with_input=True)
+                    self._symbol = ui.select([], label="Symbol", with_input=True, on_change=self._follow)
                     self._other_symbol = ui.select([], label="Symbol in the other", with_input=True)
                     self._step = ui.select(_STEPS, value="1s", label="Step")
                     self._from = ui.input("From (UTC)", placeholder="all that both have")
@@ -70,7 +70,7 @@ class _Compare:
         if symbol in self._symbol.options:
             self._symbol.set_value(symbol)
         if left and right:
-            await self._begin()
+            ui.timer(0, self._begin, once=True)  # a page is shown before it compares
 
     async def _load(self, left: str, right: str) -> None:
         options = session_options(await asyncio.to_thread(self._context.index.list))
@@ -88,6 +88,11 @@ class _Compare:
             common = [one for one in own if one in other]
             kept = field.value if field.value in own else next(iter(common or own), None)
             field.set_options(own, value=kept)
+
+    def _follow(self) -> None:
+        """Take the same symbol in the other session, where it has it."""
+        if self._symbol.value in self._other_symbol.options:
+            self._other_symbol.set_value(self._symbol.value)
 
     async def _symbols_of(self, session_id: str | None) -> list[str]:
         if not session_id:
