@@ -148,6 +148,18 @@ class History(_Section):
     limits: dict[str, SourceAllowance] = {}
 
 
+class Retention(_Section):
+    """For how many days tables keep their rows; 0 keeps them for ever. ``collector retention apply`` sets it."""
+
+    candles_1m_days: Annotated[int, Field(ge=0)] = 180
+    market_data_days: Annotated[int, Field(ge=0)] = 0
+    tick_prices_days: Annotated[int, Field(ge=0)] = 0
+    tick_orderbook_days: Annotated[int, Field(ge=0)] = 0
+    tick_open_interest_days: Annotated[int, Field(ge=0)] = 120
+    tick_funding_days: Annotated[int, Field(ge=0)] = 365
+    aggregated_ohlcv_days: Annotated[int, Field(ge=0)] = 0
+
+
 class Endpoint(_Section):
     """Addresses in place of an exchange's own, empty keeps its own; ``options`` are ccxt's, for ``ccxt:NAME``."""
 
@@ -253,6 +265,7 @@ class Config(_Section):
     exchange: dict[str, Endpoint] = {}
     candles: Candles = Candles()
     history: History = History()
+    retention: Retention = Retention()
     questdb: QuestDB = QuestDB()
     sim: Sim = Sim()
     control: Control = Control()

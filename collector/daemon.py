@@ -37,6 +37,7 @@ from collector.reading.sessions import find_session
 from collector.reading.verify import verify_session
 from collector.requests import (
     BackfillRequest,
+    CandleFileRequest,
     CoinsRequest,
     QualityRequest,
     ReconnectRequest,
@@ -443,6 +444,7 @@ class Daemon:
             "resync": self._resync,
             "repair": self._repair,
             "backfill": self._backfill,
+            "import_candles": self._import_candles,
             "quality": self._quality,
             "coins": self._coins,
             "schedule": self._schedule,
@@ -580,6 +582,9 @@ class Daemon:
     async def _backfill(self, arguments: dict[str, Any], progress: Progress) -> Any:
         request = from_arguments(arguments, BackfillRequest)
         return await self._history.backfill(request, progress)
+
+    async def _import_candles(self, arguments: dict[str, Any], progress: Progress) -> Any:
+        return await self._history.import_candles(from_arguments(arguments, CandleFileRequest), progress)
 
     async def _quality(self, arguments: dict[str, Any], progress: Progress) -> Any:
         return await self._history.quality(from_arguments(arguments, QualityRequest), progress)

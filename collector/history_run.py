@@ -6,6 +6,7 @@ Part of the composition root: the daemon builds a ``HistoryRuns``, and a ``Histo
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -29,17 +30,18 @@ from collector.exchanges.registry import EXCHANGES, create_exchange
 from collector.exchanges.selection import is_rule
 from collector.feeds.allowance import Allowances, allowance_of
 from collector.feeds.feed import fetch_listing, open_rest
-from collector.history.backfill import Backfill, Outcome, Progress
+from collector.history.backfill import Backfill, Outcome
 from collector.history.client import HistoryClient
 from collector.history.coins import CoinList, fetch_coins, load_coins, save_coins, symbol_rows
 from collector.history.holdings import Holding, history_sessions, load_holdings
+from collector.history.importing import Import, Options, symbols_of
 from collector.history.schedule import Schedule
 from collector.history.spans import intersect, length, subtract
 from collector.history.tables import HistoryTables, LogRow, QualityRow, RangeRow
 from collector.history_check import SymbolQuality, examine_symbol, points_of
 from collector.history_schedule import Scheduler, Work, describe_schedule, load_runs
 from collector.quality.candles import Point, SecondOpinion, compare
-from collector.requests import BackfillRequest, CoinsRequest, QualityRequest, StartRequest
+from collector.requests import BackfillRequest, CandleFileRequest, CoinsRequest, QualityRequest, StartRequest
 from collector.session.manifest import Backfill as Plan
 from collector.session.manifest import Manifest
 from collector.session.names import new_session_id
@@ -49,6 +51,7 @@ from collector.streams import history_stream
 
 EXCHANGE = "history"
 """What stands in the column ``exchange`` of a session that asks many: the source of each row is in ``source``."""
+_SOURCE = re.compile(r"[a-z][a-z0-9_.:-]{0,63}").fullmatch
 _SAMPLE = 48
 """How many candles are compared with a second source's."""
 
@@ -66,7 +69,7 @@ class HistoryRun(Collection):
     def __init__(self, manifest: Manifest, order: StartRequest, parts: Parts, runs: HistoryRuns) -> None:
         super().__init__(manifest, order, parts)
         self._runs = runs
-        self._backfill: Backfill | None = None
+        self._backfill: Backfill | Import | None = None
 
     async def prepare(self) -> None:
         """Make or recover the session's files; nobody is asked anything yet."""
@@ -76,7 +79,7 @@ class HistoryRun(Collection):
         self._feed = self._backfill = self._runs.make_backfill(self._session, self._parts)
 
     @property
-    def backfill(self) -> Backfill:
+    def backfill(self) -> Backfill | Import:
         if self._backfill is None:
             raise UsageError("The session is not prepared yet.")
         return self._backfill
@@ -162,9 +165,12 @@ class HistoryRuns:
             )
         return self._client
 
-    def make_backfill(self, session: Any, parts: Parts) -> Backfill:
+    def make_backfill(self, session: Any, parts: Parts) -> Backfill | Import:
         """Return the feed of a session of history."""
         plan = session.manifest.backfill
+        if plan.file:
+            options = msgspec.convert(plan.file, Options)
+            return Import(session, options, data_dir=parts.data_dir, clock=self._clock)
         return Backfill(
             session,
             self.client,
@@ -203,19 +209,46 @@ class HistoryRuns:
             self._running[key] = run
         else:
             say({"follows": run.manifest.session_id})
+        try:
+            return await self._follow(run, say)
+        finally:
+            self._running.pop(key, None)
+
+    async def import_candles(self, request: CandleFileRequest, say: Say) -> Outcome:
+        """Bring in the candles of a file as a session of history; return what became of it.
+
+        Raises:
+            UsageError, UnknownName: the file cannot be read, or there is no such interval.
+        """
+        now_us = self._clock.now_us()
+        length_us(request.interval)
+        if not _SOURCE(request.source) or request.source in SOURCES:
+            raise UsageError(f"{request.source!r} cannot be the source of a file.", hint="Use another plain word.")
+        options = Options(
+            path=request.path, mapping=request.mapping, symbol=request.symbol, source=request.source,
+            asset_type=request.asset_type,
+        )  # fmt: skip
+        say("reading which symbols there are")
+        symbols, rows = await asyncio.to_thread(symbols_of, options)
+        if not symbols:
+            raise UsageError(f"{request.path} names no symbol in {rows} rows.", hint="Give --symbol, or --map symbol=…")
+        manifest = self._new_manifest("import", request.interval, symbols, now_us)
+        manifest.backfill = Plan(
+            task="import", interval=request.interval, from_us=0, to_us=now_us, sources=[request.source],
+            file=msgspec.to_builtins(options),
+        )  # fmt: skip
+        return await self._follow(await self._begin(manifest), say)
+
+    async def _follow(self, run: HistoryRun, say: Say) -> Outcome:
         before = run.backfill.tell
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: Any) -> None:
             before(progress)
             say(progress)
 
         run.backfill.tell = tell
-        try:
-            await run.ended.wait()
-            async with self.turn:  # what is known of its symbols is kept by then
-                outcome = run.backfill.outcome()
-        finally:
-            self._running.pop(key, None)
+        await run.ended.wait()
+        outcome = run.backfill.outcome()
         if run.session.state == "failed":
             raise CollectorError(
                 f"Session {run.manifest.session_id} failed: {run.manifest.reason}",
@@ -235,6 +268,11 @@ class HistoryRuns:
         span = bucket_from(max(0, request.from_us), interval), bucket_start(end_us, interval)
         if span[1] - span[0] < bucket_us:
             raise UsageError(f"There is no closed {interval} candle in that range.", hint="Give an earlier --from.")
+        manifest = self._new_manifest(request.task, interval, symbols, now_us)
+        manifest.backfill = Plan(task=request.task, interval=interval, from_us=span[0], to_us=span[1], sources=sources)
+        return manifest
+
+    def _new_manifest(self, task: str, interval: str, symbols: Sequence[str], now_us: int) -> Manifest:
         manifest = create_manifest(
             session_id=new_session_id(now_us, EXCHANGE),
             exchange=EXCHANGE,
@@ -242,10 +280,9 @@ class HistoryRuns:
             data_types=[history_stream(interval).name],
             now_us=now_us,
             config=self._config,
-            label=request.task,
+            label=task,
         )
         manifest.kind = "history"
-        manifest.backfill = Plan(task=request.task, interval=interval, from_us=span[0], to_us=span[1], sources=sources)
         return manifest
 
     async def _symbols(self, request: BackfillRequest) -> list[str]:

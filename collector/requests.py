@@ -5,6 +5,7 @@ of those it stopped · ``sessions`` → SessionStatus of each that the daemon kn
 ``symbols`` SymbolsRequest, ``reconnect`` ReconnectRequest → SessionStatus ·
 ``show``, ``verify``, ``import`` SessionRequest · ``resync`` ResyncRequest ·
 ``backfill`` BackfillRequest → what became of each symbol ·
+``import_candles`` CandleFileRequest → as ``backfill`` ·
 ``quality`` QualityRequest, ``coins`` CoinsRequest, ``schedule`` → what is known of past candles ·
 ``repair`` RepairRequest → what became of each gap · ``shutdown`` → nothing, once it has begun.
 """
@@ -98,6 +99,17 @@ class BackfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     symbols: tuple[str, ...] = ()
     max_coins: int | None = None
     sources: tuple[str, ...] = ()
+
+
+class CandleFileRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Bring in the candles of a file (an absolute path): ``history.importing.Options`` says what the fields mean."""
+
+    path: str
+    interval: str = "1h"
+    mapping: dict[str, str] = {}
+    symbol: str = ""
+    source: str = "import"
+    asset_type: str = "crypto"
 
 
 class QualityRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

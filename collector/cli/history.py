@@ -295,7 +295,7 @@ def logs(*, stats: bool, limit: int, as_json: bool, config_path: Path | None, da
     from collector.history.tables import HistoryTables
     from collector.wording import count_text, time_text
 
-    settings = _database(config_path, data_dir)
+    settings = database_of(config_path, data_dir)
     rows = HistoryTables(lambda: settings).logs(100_000 if stats else limit)
     if stats:
         found = summarise(rows)
@@ -326,7 +326,7 @@ def logs(*, stats: bool, limit: int, as_json: bool, config_path: Path | None, da
 
 @click.group()
 def history() -> None:
-    """Look after the list of symbols.
+    """Look after the list of symbols, and bring in candles that you have.
 
     \b
     Example:
@@ -367,6 +367,58 @@ def history_symbols(
         click.echo(f"{name} could not be asked what it trades: {reason}", err=True)
 
 
+@history.command("import")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--interval", type=click.Choice(_INTERVALS), default="1h", show_default=True, help="Of the candles.")
+@click.option(
+    "--map", "mapping", multiple=True, metavar="FIELD=COLUMN", help="A column of another name; may be repeated."
+)
+@click.option("--symbol", default="", help="Of all rows, where the file does not say it.")
+@click.option("--source", default="import", show_default=True, help="What the rows' source is to be.")
+@click.option("--asset-type", default="crypto", show_default=True, help="What the symbols are: stock, forex, …")
+@json_option
+@place_options
+def import_file(
+    *,
+    path: Path,
+    interval: str,
+    mapping: tuple[str, ...],
+    symbol: str,
+    source: str,
+    asset_type: str,
+    as_json: bool,
+    config_path: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Bring in candles of a CSV, JSON or Parquet file; what is no candle goes to a file of rejects, with the reason.
+
+    Fields: timestamp, symbol, open, high, low, close, volume, quote_volume, trades_count, taker_buy_volume,
+    taker_buy_quote_volume. Only the time and the prices must be there.
+
+    \b
+    Example:
+      collector history import hours.csv --symbol AAPL_USD --asset-type stock --map timestamp=Date --map open=Open
+    """
+    from collector.requests import CandleFileRequest
+
+    pairs = dict(one.partition("=")[::2] for one in mapping)
+    if not all(pairs.values()):
+        raise UsageError("--map is written as FIELD=COLUMN, for example --map timestamp=Date.")
+    request = CandleFileRequest(
+        path=str(path.resolve()), interval=interval, mapping=pairs, symbol=symbol, source=source, asset_type=asset_type
+    )
+    answer = _ask("import_candles", request, config_path, data_dir, None if as_json else _Teller())
+    if as_json:
+        _print_json(answer)
+        return
+    click.echo(
+        f"{answer['total_records']:,} candles of {answer['total_symbols']} symbols (session {answer['session_id']}); "
+        f"{answer['passed_over']:,} were there already, {answer['rejected']:,} rows are no candles."
+    )
+    if answer["rejected"]:
+        click.echo("The session's import_rejected.csv says why.")
+
+
 def _ask(command: str, request: Any, config_path: Path | None, data_dir: Path | None, say: Any) -> Any:
     from collector.cli.daemon import ensure_daemon
     from collector.control import ask
@@ -384,7 +436,7 @@ def _print_json(facts: Any) -> None:
     print_json(facts)
 
 
-def _database(config_path: Path | None, data_dir: Path | None, *, read_only: bool = True) -> QuestDB:
+def database_of(config_path: Path | None, data_dir: Path | None, *, read_only: bool = True) -> QuestDB:
     """Return where QuestDB is and how to get in; raise UsageError where there is none."""
     import os
 

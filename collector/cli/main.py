@@ -58,6 +58,10 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "backtests": Entry("collector.cli.backtest:backtests", "List backtests, or hold them side by side."),
         "indicators": Entry("collector.cli.indicators:indicators", "Compute indicators of a session's candles."),
     },
+    "Keep": {
+        "storage": Entry("collector.cli.storage:storage", "Show rows, bytes and partitions of every table."),
+        "retention": Entry("collector.cli.storage:retention", "Show or set how long tables keep their rows."),
+    },
     "Prove": {
         "verify": Entry("collector.cli.verify:verify", "Prove that CSV, QuestDB and candles agree."),
         "import": Entry("collector.cli.verify:import_session", "Send a session's CSV to QuestDB again."),

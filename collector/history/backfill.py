@@ -104,6 +104,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     retries: int
     seconds: float
     symbols: list[SymbolReport]
+    rejected: int = 0
+    """Of an import: rows that are no candles; ``passed_over``: candles that were held already."""
+    passed_over: int = 0
 
 
 class Backfill:

@@ -87,6 +87,7 @@ class Backfill(msgspec.Struct):
             complete once the session is; before that its files say it.
         empty: by symbol, the spans in which nothing was traded, as two exchanges say.
         requests: by source, how many were sent.
+        file: of an import, how its file is to be read.
     """
 
     task: str
@@ -99,6 +100,7 @@ class Backfill(msgspec.Struct):
     held: dict[str, dict[str, list[Span]]] = {}
     empty: dict[str, list[Span]] = {}
     requests: dict[str, int] = {}
+    file: dict[str, Any] = {}
 
 
 class Manifest(msgspec.Struct):

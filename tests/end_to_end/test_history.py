@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -217,3 +218,30 @@ def test_what_is_held_is_not_asked_for_again_and_gaps_are_filled(daemon: Any) ->
         found = collector.ask("quality", symbols=["AAA_USDT"])[0]
         assert (found["score"], found["completeness"], found["report"]["present"]) == (100.0, 100.0, 20 * 24)
         assert [task["name"] for task in collector.ask("schedule")["tasks"]] == ["hourly", "fill_gaps", "quality"]
+
+
+def test_a_file_is_brought_in_once_with_its_bad_rows_named(daemon: Any, questdb: Any, tmp_path: Path) -> None:
+    """A second time nothing is new; the rejects have row and reason."""
+    hours = [NOW_US - n * HOUR_US for n in range(50, 0, -1)]
+    lines = ["Date,open,high,low,close", *(f"{start // 1_000_000},2,3,1,2.50" for start in hours)]
+    lines[7] = lines[7].replace(",3,", ",0.5,")
+    lines.append("never,1,1,1,1")
+    path = tmp_path / "hours.csv"
+    path.write_text("\n".join(lines) + "\n")
+    collector = daemon()
+    collector.start()
+    asked = {"path": str(path), "symbol": "AAPL_USD", "asset_type": "stock", "mapping": {"timestamp": "Date"}}
+    first = collector.ask("import_candles", **asked)
+    assert (first["total_records"], first["rejected"], first["passed_over"]) == (49, 2, 0)
+    rejects = (collector.data_dir / f"session_{first['session_id']}" / "import_rejected.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in rejects[1:]] == [
+        ["7", "open or close is outside of low and high"],
+        ["51", "its timestamp is no time"],
+    ]
+    again = collector.ask("import_candles", **asked)
+    assert (again["total_records"], again["passed_over"]) == (0, 49)
+    with questdb.connect() as connection:
+        query = "SELECT count(), count_distinct(timestamp), first(asset_type) FROM market_data_points WHERE symbol = %s"
+        wait_until(
+            lambda: connection.rows(query, "AAPL_USD") == [(49, 49, "stock")], "the candles to be in the database"
+        )

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from collector.errors import DatabaseMisconfigured, UnknownName, UsageError
+from collector.history.tables import HistoryTables, LogRow, QualityRow
 from collector.reading.queries import QueryReader, load_queries, refuse_changes, statement_of
 from collector.storage.sessions import SessionRow, SessionRows
-from collector.storage.sql import to_microseconds
+from collector.storage.sql import to_microseconds, to_timestamp
 from collector.streams import GAPS, KLINES, OHLCV, ORDERBOOK, PRICES, Stream
+from trials.parts import wait_until
 
 MINUTE = 60_000_000
 HOUR = 60 * MINUTE
@@ -278,6 +280,71 @@ def test_query_book_imbalance(ask: Ask, market: Any, symbols: tuple[str, str]) -
         sides = [[sum(book[f"{side}_qty_{n}"] or 0 for n in (1, 2, 3)) for side in ("bid", "ask")] for book in books]
         assert (row["timestamp"], row["book_rows"]) == (start, len(books))
         assert row["imbalance"] == pytest.approx(fmean((bid - ask) / (bid + ask) for bid, ask in sides))
+
+
+@pytest.fixture
+def operations(questdb: Any) -> str:
+    """Keep four operations of a task that no other test has; return its name."""
+    task = f"task_{uuid.uuid4().hex[:8]}"
+    rows = [
+        LogRow(
+            task_id=f"{task}-{n}", task_name=task, status="failed" if n == 3 else "completed",
+            started_us=1_700_000_000_000_000 + n * MINUTE,
+            finished_us=1_700_000_000_000_000 + n * (MINUTE + 1_000_000),
+            provider="okx", symbols=2, records=10 * n, retries=n, error="it was down" if n == 3 else "",
+        )
+        for n in range(4)
+    ]  # fmt: skip
+    HistoryTables(lambda: questdb.settings).put_logs(rows)
+    return task
+
+
+def told(ask: Ask, question: str, **values: object) -> list[Row]:
+    """Ask until the table shows what was written."""
+    return wait_until(lambda: ask(question, **values), f"an answer to {question}")
+
+
+def test_query_operations(ask: Ask, operations: str) -> None:
+    """Counts, success and durations by task and provider."""
+    found = wait_until(
+        lambda: [row for row in ask("operations", task=operations) if row["runs"] == 4], "all operations"
+    )
+    assert len(found) == 1
+    row = found[0]
+    assert (row["provider"], row["success_percent"], row["records"], row["retries"]) == ("okx", 75.0, 60, 6)
+    assert (row["p50_seconds"], row["longest_seconds"]) == (pytest.approx(1.0, abs=0.01), 3.0)
+
+
+def test_query_operation_errors(ask: Ask, operations: str) -> None:
+    """Only what went wrong."""
+    found = told(ask, "operation_errors", task=operations)
+    assert [(row["error"], row["status"]) for row in found] == [("it was down", "failed")]
+
+
+def test_query_history(ask: Ask, questdb: Any, symbols: tuple[str, str]) -> None:
+    """What is held by source, with what the last examination said."""
+    with questdb.connect() as connection:
+        for hour, source in ((0, "okx"), (1, "okx"), (2, "bybit")):
+            connection.run(
+                "INSERT INTO market_data (timestamp, session_id, symbol, timeframe, source, seq) "
+                "VALUES (%s, 'q', %s, '1h', %s, %s)",
+                to_timestamp(hour * HOUR), symbols[0], source, hour + 1,
+            )  # fmt: skip
+    HistoryTables(lambda: questdb.settings).put_quality(
+        [
+            QualityRow(
+                symbol=symbols[0], timeframe="1h", completeness_percentage=75.0, missing_records=1, has_gaps=True,
+                score=74.5, detail="{}", checked_us=HOUR,
+            )
+        ]
+    )  # fmt: skip
+    found = wait_until(
+        lambda: rows if len(rows := ask("history", symbol=symbols[0])) == 2 and rows[0]["score"] else None, "both"
+    )
+    assert [(row["source"], row["candles"], row["score"], row["missing_records"]) for row in found] == [
+        ("okx", 2, 74.5, 1),
+        ("bybit", 1, 74.5, 1),
+    ]
 
 
 def test_bounds_of_time_are_kept_to(ask: Ask, market: Any, symbols: tuple[str, str]) -> None:
