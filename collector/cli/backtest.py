@@ -307,11 +307,14 @@ def _side_by_side(found: list[BacktestResult]) -> Any:
     from collector.cli.render import make_table
 
     table = make_table("", *(f">{one.backtest_id}" for one in found))
+    # Runs on ticks and on candles have some statistics of their own.
+    names = dict.fromkeys(name for one in found for name in one.statistics)
     rows: list[tuple[str, list[str]]] = [
         ("parameters", [_parameters(one) for one in found]),
         ("session", [one.session_id or "history" for one in found]),
         ("data", [one.data_hash[:12] for one in found]),
-        *((name, [_number(one.statistics.get(name)) for one in found]) for name in found[0].statistics),
+        ("engine", [one.engine for one in found]),
+        *((name, [_number(one.statistics.get(name)) for one in found]) for name in names),
     ]
     for name, values in rows:
         table.add_row(name, *values)

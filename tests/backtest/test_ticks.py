@@ -216,6 +216,10 @@ def test_the_command_runs_on_ticks(tmp_path: Path, buyer: str) -> None:
     listed = json.loads(invoke(tmp_path, "backtests", "--json").stdout)["backtests"]
     assert [one["backtest_id"] for one in listed] == [facts["backtest_id"]]
     assert "Assumed" in invoke(tmp_path, *run).stdout
+    other = json.loads(invoke(tmp_path, *run, "--cash", "5000", "--json").stdout)
+    both = invoke(tmp_path, "backtests", facts["backtest_id"], other["backtest_id"]).stdout
+    assert "trading_value" in both
+    assert "5,002.0000" in both
     for wrong, sentence in (
         (("--latency", "5"), "no latency"), (("--queue", "fifo"), "no model"), (("--optimize", "at=1:3"), "candles"),
     ):  # fmt: skip
