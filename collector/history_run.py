@@ -292,7 +292,7 @@ class HistoryRuns:
         symbols = list(dict.fromkeys(request.symbols))
         if not symbols and request.max_coins is None:
             symbols = list(self._config.history.symbols)
-        if not symbols and request.task != "backfill":
+        if not symbols and request.max_coins is None and request.task != "backfill":
             symbols = sorted(await asyncio.to_thread(load_holdings, self._data_dir, request.interval))
         if not symbols:
             count = request.max_coins or self._config.history.default_coins

@@ -26,7 +26,7 @@ _INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d
 )
 @click.option("--to", "end", metavar="TIME", default="", help="Up to this time; without it, up to now.")
 @click.option("--interval", type=click.Choice(_INTERVALS), default="1h", show_default=True, help="Of the candles.")
-@click.option("--symbols", type=SYMBOLS, default="", help="BTC_USDT,ETH_USDT; without them the first by market cap.")
+@click.option("--symbols", type=SYMBOLS, help="BTC_USDT,ETH_USDT; without them the first by market cap.")
 @click.option("--max-coins", type=click.IntRange(1, 5000), help="How many, where no symbols are named.")
 @click.option("--hourly-only", is_flag=True, help="Only the newest closed hour.")
 @click.option("--sources", default="", metavar="NAMES", help="Whom to ask, first to last, in place of history.sources.")
@@ -38,7 +38,7 @@ def backfill(
     begin: str,
     end: str,
     interval: str,
-    symbols: tuple[str, ...],
+    symbols: tuple[str, ...] | None,
     max_coins: int | None,
     hourly_only: bool,
     sources: str,
@@ -169,14 +169,14 @@ def _now_us() -> int:
 @click.command("fill-gaps")
 @click.option("--days", type=click.IntRange(1, 36500), default=30, show_default=True, help="How far back.")
 @click.option("--interval", type=click.Choice(_INTERVALS), default="1h", show_default=True, help="Of the candles.")
-@click.option("--symbols", type=SYMBOLS, default="", help="Only these; without them all that are held.")
+@click.option("--symbols", type=SYMBOLS, help="Only these; without them all that are held.")
 @json_option
 @place_options
 def fill_gaps(
     *,
     days: int,
     interval: str,
-    symbols: tuple[str, ...],
+    symbols: tuple[str, ...] | None,
     as_json: bool,
     config_path: Path | None,
     data_dir: Path | None,

@@ -20,15 +20,15 @@ from collector.cli.options import (
 
 @click.command()
 @click.argument("session", type=SESSION)
-@click.option("--add", type=SYMBOLS_OR_RULES, default="", help="Collect these too: SOL_USDT,XRP_USDT, or top:20.")
-@click.option("--remove", type=SYMBOLS, default="", help="Collect these no more; their files stay.")
+@click.option("--add", type=SYMBOLS_OR_RULES, help="Collect these too: SOL_USDT,XRP_USDT, or top:20.")
+@click.option("--remove", type=SYMBOLS, help="Collect these no more; their files stay.")
 @json_option
 @place_options
 def symbols(
     *,
     session: str,
-    add: tuple[str, ...],
-    remove: tuple[str, ...],
+    add: tuple[str, ...] | None,
+    remove: tuple[str, ...] | None,
     as_json: bool,
     config_path: Path | None,
     data_dir: Path | None,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -245,3 +248,46 @@ def test_a_file_is_brought_in_once_with_its_bad_rows_named(daemon: Any, questdb:
         wait_until(
             lambda: connection.rows(query, "AAPL_USD") == [(49, 49, "stock")], "the candles to be in the database"
         )
+
+
+def test_the_commands_show_what_was_done(daemon: Any, questdb: Any) -> None:
+    """As a person types them, against the same daemon."""
+    with serving(symbols=["CLI_USDT", "BTC_USDT"]) as server:
+        extra = configuration(server, ["okx", "bybit"])
+        extra += f'[exchange.coingecko]\nrest_url = "{server.rest_url("coingecko")}"\n'
+        collector = daemon(extra)
+        collector.start()
+        folder = collector.data_dir.parent
+        environment = {**os.environ, **collector._environment}
+
+        def run(*words: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "collector", *words, "--config", str(folder / "config.toml"),
+                 "--data-dir", str(collector.data_dir)],
+                cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (words, done.stdout, done.stderr)
+            return done.stdout
+
+        begin = time.strftime("%Y-%m-%d", time.gmtime(NOW_US / 1e6 - 5 * 86_400))
+        answer = json.loads(run("backfill", "--from", begin, "--symbols", "CLI_USDT", "--json"))
+        assert (answer["successful"], answer["failed"]) == (1, 0)
+        assert answer["sources_used"] == {"okx": answer["total_records"]}
+        shown = run("backfill", "--from", begin, "--symbols", "CLI_USDT")
+        assert "CLI_USDT" in shown
+        assert "complete" in shown
+        hourly = json.loads(run("backfill", "--hourly-only", "--max-coins", "2", "--json"))
+        assert {row["symbol"] for row in hourly["symbols"]} == {"CLI_USDT", "BTC_USDT"}
+        assert "session" in run("fill-gaps", "--days", "3", "--symbols", "CLI_USDT")
+        quality = json.loads(run("quality", "CLI_USDT", "--compare", "--json"))[0]
+        assert quality["score"] == 100
+        assert (quality["opinion"]["compared"], quality["opinion"]["equal"]) == (48, 48)
+        assert "100" in run("quality", "CLI_USDT")
+        assert "hourly" in run("schedule")
+        symbols = json.loads(run("history", "symbols", "--json"))["symbols"]
+        assert [row["coingecko_id"] for row in symbols] == ["cli", "bitcoin"]
+        assert "bitcoin" in run("history", "symbols")
+        wait_until(lambda: "backfill" in run("logs"), "the log to show")
+        assert "fill_gaps" in run("logs", "--stats")
+        assert "market_data" in run("storage")
+        assert "candles_1m" in run("retention", "show")
