@@ -12,7 +12,7 @@ from collector.api.daemon_client import DaemonClient
 from collector.api.dashboard.mount import Switch
 from collector.api.index import SessionIndex
 from collector.api.problems import RESPONSES, answer_with_problems
-from collector.api.routes import backtests, health, live, rows, sessions
+from collector.api.routes import backtests, health, history, live, rows, sessions
 from collector.api.security import Guard
 from collector.config import Config
 
@@ -52,6 +52,7 @@ def create_app(config: Config, *, token: str) -> Guard:
     app.include_router(live.router)
     app.include_router(rows.router)
     app.include_router(backtests.router)
+    app.include_router(history.router)
     return Guard(
         Switch(app, _dashboard_of(context) if config.api.dashboard else None),
         token=token,

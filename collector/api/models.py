@@ -149,6 +149,24 @@ class BacktestPage(BaseModel):
     next: str | None = None
 
 
+class HistoryRows(BaseModel):
+    """Rows of one of the tables of history; times end in ``_us``."""
+
+    rows: list[dict[str, Any]] = Field(
+        examples=[[{"symbol": "BTC_USDT", "timeframe": "1h", "earliest_us": _T, "latest_us": _T, "total_records": 1}]]
+    )
+
+
+class HistoryCandles(BaseModel):
+    """Past candles by time; each row has a value for each of the columns."""
+
+    symbol: str = Field(examples=["BTC_USDT"])
+    interval: str = Field(examples=["1h"])
+    columns: list[str] = Field(examples=[["timestamp", "open", "high", "low", "close", "volume"]])
+    rows: list[list[Any]] = Field(examples=[[[_T, 60000.0, 60100.0, 59900.0, 60050.0, 12.5]]])
+    next: str | None = None
+
+
 class Health(BaseModel):
     """Whether the daemon does what it was asked to do."""
 

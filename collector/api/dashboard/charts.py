@@ -59,10 +59,23 @@ def candle_chart(candles: Sequence[Fields]) -> dict[str, Any]:
             {"type": "inside", "xAxisIndex": [0, 1], "start": max(0, 100 - 12_000 / max(1, len(times))), "end": 100}
         ],
         "series": [
-            {"type": "candlestick", "name": "price", "data": bodies},
-            {"type": "bar", "name": "volume", "data": volumes, "xAxisIndex": 1, "yAxisIndex": 1},
+            {"type": "candlestick", "name": "price", "data": bodies, "barMaxWidth": 24},
+            {"type": "bar", "name": "volume", "data": volumes, "xAxisIndex": 1, "yAxisIndex": 1, "barMaxWidth": 24},
         ],
     }  # fmt: skip
+
+
+def past_candle_chart(candles: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Return a chart of past candles, given by time as time (microseconds), open, high, low, close, volume and more.
+
+    Where several sources have a bucket, the first one is drawn.
+    """
+    names = ("timestamp", "open", "high", "low", "close", "volume")
+    first: dict[int, Fields] = {}
+    for row in candles:
+        values = dict(zip(names, (str(value if value is not None else 0) for value in row), strict=False))
+        first.setdefault(int(row[0]), {**values, "coverage": "full"})
+    return candle_chart(list(first.values()))
 
 
 def gap_chart(entries: Sequence[Entry], symbols: Sequence[str], from_us: int, to_us: int) -> dict[str, Any]:

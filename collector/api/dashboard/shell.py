@@ -20,6 +20,7 @@ STATE_COLOURS = {
 
 _PAGES = (
     ("Sessions", "/", "dashboard"),
+    ("History", "/history", "history"),
     ("Tables", "/tables", "table_chart"),
     ("Compare", "/compare", "compare_arrows"),
     ("Backtests", "/backtests", "science"),

@@ -205,10 +205,13 @@ class _Session:
         rate = sum(row.prices_per_s + row.orderbook_per_s for row in running.per_symbol)
         buffered = running.buffer
         self._rate.show(rate_text(rate), f"{buffered.pending} wait in memory, {buffered.dropped} dropped")
-        self._lag.show(
-            "level" if not running.lag_rows else f"{count_text(running.lag_rows)} behind",
-            f"{count_text(running.delivered_rows)} delivered, {running.rejected_rows} rejected",
-        )
+        if self._context.config.questdb.mode == "off":
+            self._lag.show("off", "rows are in CSV only, as configured")
+        else:
+            self._lag.show(
+                "level" if not running.lag_rows else f"{count_text(running.lag_rows)} behind",
+                f"{count_text(running.delivered_rows)} delivered, {running.rejected_rows} rejected",
+            )
         if running.flush_s is not None:
             longest = duration_text(running.flush_max_s)
             self._flush.show(
