@@ -45,7 +45,7 @@ body { background: var(--ground); font-feature-settings: "tnum"; }
   .board { grid-template-columns: minmax(0, 1fr); } .board > :first-child { grid-column: span 1; }
 }
 a:focus-visible, button:focus-visible, .q-btn:focus-visible { outline: 2px solid #3b82f6; outline-offset: 2px; }
-@media (max-width: 820px) { .nav .block { display: none; } .nav .on-left { margin-right: 0; } }
+@media (max-width: 820px) { .nav .q-btn__content { font-size: 0; } .nav .q-icon { font-size: 24px; margin: 0; } }
 .tight th, .tight td { padding: 2px 5px !important; }
 .cell { display: inline-block; max-width: 340px; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .skip { position: absolute; left: -999px; } .skip:focus { left: 8px; top: 8px; z-index: 9999; }
