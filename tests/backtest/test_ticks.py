@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from collector.backtest.results import find_result, result_of_ticks
+from collector.backtest.results import BacktestRows, find_result, result_of_ticks
 from collector.backtest.tick_strategies import TICK_TEMPLATES, load_tick_strategy
 from collector.backtest.ticks import Assumptions, TickEvents, run_ticks, session_ticks, settle
 from collector.config import Config
@@ -165,6 +165,21 @@ def test_a_market_maker_gives_the_same_result_again(tmp_path: Path, ticks: TickE
         for data, one in ((ticks, assumed), (again, assumed), (ticks, Assumptions(queue="prob:3", **FREE)))
     }
     assert len(ids) == 2
+
+
+def test_a_run_on_ticks_is_a_row(ticks: TickEvents, buyer: str, questdb: Any) -> None:
+    """As one on candles is; what it has no number for is NULL."""
+    strategy = load_tick_strategy(buyer, {})
+    outcome = run_ticks(ticks, strategy, Assumptions(**FREE), CASH)
+    result = result_of_ticks(ticks, strategy, Assumptions(**FREE), CASH, outcome, T)
+    BacktestRows(lambda: questdb.settings).put(result)
+    with questdb.connect() as connection:
+        connection.rows("SELECT wait_wal_table('backtest_results')")
+        found = connection.rows(
+            "SELECT interval, data_hash, trades_count, final_capital, win_rate FROM backtest_results "
+            "WHERE backtest_id = %s", result.backtest_id,
+        )  # fmt: skip
+    assert found == [("ticks", ticks.data_hash, 1, CASH + 2, None)]
 
 
 def test_what_lacks_books_or_trades_is_refused(tmp_path: Path) -> None:
