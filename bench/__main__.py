@@ -34,6 +34,7 @@ BENCHMARKS = (
     "replay",
     "many_symbols",
     "reading",
+    "history",
     "api",
 )
 REPORT = PROJECT / "build" / "bench.json"
