@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from collector.storage.embedded import EmbeddedServer
+from collector.storage.migrations import load_migrations
 
 SCRIPT = Path(__file__).resolve().parent.parent / "install_questdb.py"
-PENDING = ["  001 initial_schema", "  002 strategy_templates", "  003 data_collection_schema"]
+MIGRATIONS = load_migrations()
+COUNT = len(MIGRATIONS)
+PENDING = [f"  {migration}" for migration in MIGRATIONS]
 BOUND_S = 100
 
 
@@ -61,13 +64,13 @@ def test_the_whole_way_of_an_embedded_server(embedded, tmp_path: Path) -> None:
     lines = declined.stdout.splitlines()
     assert declined.returncode == 1, declined.stderr
     assert re.fullmatch(r"Connected to QuestDB 9\.3\.4 at 127\.0\.0\.1:\d+ \(embedded\)\.", lines[0])
-    assert lines[1:7] == [
+    assert lines[1 : 4 + COUNT] == [
         "Migration table schema_migrations is ready.",
-        "Migrations: 0 applied, 3 available.",
+        f"Migrations: 0 applied, {COUNT} available.",
         "Pending:",
         *PENDING,
     ]
-    assert lines[7].startswith("Execute these migrations? (y/N)")
+    assert lines[4 + COUNT].startswith("Execute these migrations? (y/N)")
     assert declined.stdout.endswith("Nothing was executed.\n")
 
     assert install(*embedded).returncode == 1, "no answer at all is a no"
@@ -77,11 +80,11 @@ def test_the_whole_way_of_an_embedded_server(embedded, tmp_path: Path) -> None:
     assert accepted.returncode == 0, accepted.stderr
     executed = re.findall(r"(\d{3} \w+): \d+ ms\n", accepted.stdout)
     assert [f"  {name}" for name in executed] == PENDING
-    assert accepted.stdout.endswith("Done: the schema is up to date, 3 migrations are applied.\n")
+    assert accepted.stdout.endswith(f"Done: the schema is up to date, {COUNT} migrations are applied.\n")
 
     again = install("--yes", *embedded)
     assert again.returncode == 0
-    assert "Migrations: 3 applied, 3 available.\nPending: none.\nDone" in again.stdout
+    assert f"Migrations: {COUNT} applied, {COUNT} available.\nPending: none.\nDone" in again.stdout
 
     server = EmbeddedServer(tmp_path / "data" / "questdb")
     checked = install("--check", *embedded)
@@ -99,7 +102,7 @@ def test_an_existing_server_is_migrated_and_nothing_installed(empty_questdb, tmp
     assert f"127.0.0.1:{empty_questdb.settings.pg_port} (external)." in done.stdout
     assert not (tmp_path / "data").exists()
     with empty_questdb.connect() as connection:
-        assert connection.value("SELECT count() FROM schema_migrations") == 3
+        assert connection.value("SELECT count() FROM schema_migrations") == COUNT
     assert install("--check", "--external", **external(empty_questdb)).returncode == 0
     with empty_questdb.connect() as connection:
         connection.run_text("DROP TABLE tick_prices")
@@ -113,7 +116,7 @@ def test_looking_changes_nothing(empty_questdb) -> None:
     looked = install("--check", **external(empty_questdb))
     assert looked.returncode == 1
     assert "Migration table schema_migrations is missing." in looked.stdout
-    assert looked.stdout.splitlines()[-3:] == PENDING
+    assert looked.stdout.splitlines()[-COUNT:] == PENDING
     with empty_questdb.connect() as connection:
         assert connection.rows("SELECT table_name FROM tables()") == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -44,9 +45,11 @@ def wait_until(check: Callable[[], Any], what: str, bound_s: float = BOUND_S) ->
     """Return the first true answer; fail with what was waited for."""
     until = time.monotonic() + bound_s
     while time.monotonic() < until:
-        found = check()
-        if found:
-            return found
+        # What is looked at may be drawn anew at that moment.
+        with contextlib.suppress(StaleElementReferenceException):
+            found = check()
+            if found:
+                return found
         time.sleep(0.1)
     return pytest.fail(f"{what} did not come within {bound_s} s")
 

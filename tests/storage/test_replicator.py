@@ -7,6 +7,7 @@ import csv
 import gzip
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -535,6 +536,8 @@ class TestTables:
         delivery.start()
         assert delivery.delivered()
         delivery.query("alter table tick_prices drop partition where timestamp > 0")
+        while delivery.sequence():  # the server applies it when it gets to it
+            time.sleep(0.05)
         courier = delivery.replicator._courier
         for _ in range(2):
             delivery.replicator._post(courier.check_soon)
