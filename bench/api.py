@@ -125,11 +125,10 @@ def _pages(place: Place, address: tuple[str, int], token: str, session_id: str, 
         _store(place, f"page-{number:04d}")
     missing = scale.read_rows - scale.api_rows
     with connect(place.database.settings(), query_timeout_s=TIMEOUT_S) as connection:
-        connection.rows(
+        connection.run_text(
             "INSERT INTO tick_prices (timestamp, session_id, exchange, symbol, price, volume, seq) "
             "SELECT timestamp_sequence(1700000000000000, 10000), 'page-0000', 'binance', 'BTC_USDT', "
-            "100 + rnd_double(), rnd_double(), x FROM long_sequence(cast(%s AS LONG))",
-            max(1, missing),
+            f"100 + rnd_double(), rnd_double(), x FROM long_sequence({max(1, missing)})"
         )
         connection.rows("SELECT wait_wal_table('tick_prices')")
         rows = connection.count("tick_prices")

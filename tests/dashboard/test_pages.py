@@ -49,6 +49,8 @@ def test_one_session_live(browser: Browser, session: str) -> None:
     before = browser.text
     wait_until(lambda: browser.text != before, "newer rows")
     browser.shot("session")
+    script = "return [...document.querySelectorAll('.tight .q-table__middle')].map(t => t.scrollWidth - t.clientWidth)"
+    assert browser.driver.execute_script(script) == [0], "the last trades scroll sideways"
     browser.driver.set_window_size(500, 1400)
     browser.wait_text("Order book")
     width = browser.driver.execute_script("return document.documentElement.scrollWidth - window.innerWidth")

@@ -15,7 +15,7 @@ from collector.wording import time_text
 
 UP, DOWN, PARTIAL = "#1f9d61", "#cf3b3b", "#8b95a5"
 _GAP_COLOURS = {"open": "#cf3b3b", "partial": "#c77d0a", "repaired": "#1f9d61", "unrecoverable": "#6b4fb3"}
-_TEXT = {"color": "#7d8796", "fontSize": 11}
+_TEXT = {"color": "#7d8796", "fontSize": 11, "hideOverlap": True}
 _GRID_LINE = {"lineStyle": {"color": "#80808030"}}
 
 

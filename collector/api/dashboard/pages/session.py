@@ -281,15 +281,16 @@ class _Session:
             if book is None:
                 nothing("No order book yet.", icon="table_rows")
                 return
+            shown = _even_book(book)
             for number in range(BOOK_LEVELS, 0, -1):
-                _book_line(book, "ask", number, "#cf3b3b")
+                _book_line(shown, "ask", number, "#cf3b3b")
             spread = ""
             if book["bid_1"] and book["ask_1"]:
                 bid, ask = float(book["bid_1"]), float(book["ask_1"])
                 spread = f"spread {ask - bid:.6g} ({(ask - bid) / bid * 10_000:.3g} bp)" if bid else ""
             ui.label(spread).classes("muted text-xs q-py-xs")
             for number in range(1, BOOK_LEVELS + 1):
-                _book_line(book, "bid", number, "#1f9d61")
+                _book_line(shown, "bid", number, "#1f9d61")
             ui.label(f"as of {time_text(int(book['timestamp']))}").classes("muted text-xs q-pt-sm")
 
     async def _look_at_ledger(self, running: SessionStatus | None) -> None:
@@ -378,6 +379,16 @@ def _gap_row(entry: Entry) -> dict[str, Any]:
         "lasted": duration_text(lasted_s),
         "rows": "?" if entry.expected_rows is None else count_text(entry.expected_rows),
     }
+
+
+def _even_book(book: Fields) -> Fields:
+    """Return a book's levels with as many digits as its prices, or its sizes, need."""
+    shown: Fields = {}
+    for kind in ("", "_qty"):
+        names = [f"{side}{kind}_{number}" for side in ("bid", "ask") for number in range(1, BOOK_LEVELS + 1)]
+        known = [name for name in names if book[name]]
+        shown |= dict.fromkeys(names, "") | dict(zip(known, even_digits([book[name] for name in known]), strict=True))
+    return shown
 
 
 def _book_line(book: Fields, side: str, number: int, colour: str) -> None:
