@@ -126,7 +126,7 @@ def _pages(place: Place, address: tuple[str, int], token: str, session_id: str, 
     missing = scale.read_rows - scale.api_rows
     with connect(place.database.settings(), query_timeout_s=TIMEOUT_S) as connection:
         connection.run_text(
-            "INSERT INTO tick_prices (timestamp, session_id, exchange, symbol, price, volume, seq) "
+            "INSERT INTO tick_prices (timestamp, session_id, exchange, symbol, price, volume, seq) "  # noqa: S608
             "SELECT timestamp_sequence(1700000000000000, 10000), 'page-0000', 'binance', 'BTC_USDT', "
             f"100 + rnd_double(), rnd_double(), x FROM long_sequence({max(1, missing)})"
         )
