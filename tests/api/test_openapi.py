@@ -33,6 +33,7 @@ from .conftest import daemon_status, store_session
 
 BOUND_S = 120
 EXAMPLES = 30
+WITHOUT_DATABASE = "/api/data-collection/history/"  # there is none here, and a 503 says so, as the document does
 CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 
@@ -108,7 +109,8 @@ def test_every_answer_is_as_the_document_says(served: tuple[str, str], method: s
             def ask(case: Any) -> None:
                 if len(repr(case.query)) % 2 and "session_id" in (case.path_parameters or {}):
                     case.path_parameters["session_id"] = "s1"  # half of the questions are of a session that there is
-                case.call_and_validate(base_url=url, headers=headers, checks=list(CHECKS), timeout=BOUND_S)
+                checks = list(CHECKS[1:] if case.path.startswith(WITHOUT_DATABASE) else CHECKS)
+                case.call_and_validate(base_url=url, headers=headers, checks=checks, timeout=BOUND_S)
 
             ask()
     assert f"{method} /api/data-collection/sessions" in tried
