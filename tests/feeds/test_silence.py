@@ -243,7 +243,10 @@ def test_a_stream_that_falls_deaf_is_found_and_its_hole_is_exact(bench: Any, kin
 
 
 def test_a_quiet_market_raises_no_alarm(bench: Any) -> None:
-    """Scaled: patience of 0.3 s and a market of one trade in many seconds; it is looked at, and left alone."""
+    """Scaled: patience of 0.3 s and a market of one trade in many seconds; it is looked at, and left alone.
+
+    Without klines, which are pushed every two seconds: they would be late by such a patience.
+    """
 
     class Patient(Sim):
         limits = Limits(1024, 200, 4, 300, None, 60_000)
@@ -251,7 +254,7 @@ def test_a_quiet_market_raises_no_alarm(bench: Any) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(30), serve_exchange(Options(symbols=SYMBOLS, rate=0.05)) as server:
             settings = {"first_data_timeout_s": 0.3, "stall_timeout_s": 0.6}
-            feed = feed_of(bench, server, "prices", "klines", exchange=Patient(LISTINGS), **settings)
+            feed = feed_of(bench, server, "prices", exchange=Patient(LISTINGS), **settings)
             async with bench.running(feed):
                 await asyncio.sleep(9)  # thirty times the patience
                 status = feed.status()

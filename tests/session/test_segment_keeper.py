@@ -230,5 +230,5 @@ def test_only_ticks_are_released(bench: Bench) -> None:
     """The ledger says what is missing, and candles cannot be made again without their trades."""
     from collector.session.rotation import KEPT_STREAMS
 
-    assert {"gaps", "ohlcv", "klines"} == KEPT_STREAMS
+    assert {"gaps", "ohlcv", "klines", "market_data", "candles_1m"} == KEPT_STREAMS
     assert ORDERBOOK.name not in KEPT_STREAMS
