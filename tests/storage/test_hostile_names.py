@@ -122,7 +122,8 @@ def _is_of_our_names(argument: ast.expr) -> bool:
     if isinstance(argument, ast.Constant):
         return True
     if isinstance(argument, ast.Attribute):
-        return argument.attr == "text"  # a statement of a migration's file
+        # A statement of a migration's file, and one of a plan of retention: a table that there is, and whole numbers.
+        return argument.attr in ("text", "statement")
     if isinstance(argument, ast.JoinedStr):
         parts = [ast.unparse(part.value) for part in argument.values if isinstance(part, ast.FormattedValue)]
         return set(parts) <= {"table", "name", "kind", "', '.join(ordered)", "trial"}
