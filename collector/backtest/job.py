@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from collector.backtest.candles import session_candles
+from collector.backtest.candles import WholeCandles, session_candles
 from collector.backtest.report import write_report
 from collector.backtest.results import (
     REPORT_FILE,
@@ -15,8 +16,8 @@ from collector.backtest.results import (
     result_of,
     save_result,
 )
-from collector.backtest.run import Account, run_strategy
-from collector.backtest.strategies import load_strategy
+from collector.backtest.run import Account, Outcome, run_strategy
+from collector.backtest.strategies import Strategy, load_strategy
 from collector.clock import SystemClock
 from collector.config import Config
 from collector.reading.session_reader import open_session
@@ -56,13 +57,21 @@ def perform(config: Config, order: Order, tell: Tell = lambda _step, _share: Non
     )  # fmt: skip
     tell(f"Running {order.strategy} on {len(data.frame)} candles", 0.4)
     outcome = run_strategy(data, strategy, order.account)
-    result = result_of(data, strategy, order.account, outcome, SystemClock().now_us())
-    folder = save_result(config.daemon.data_dir, result)
     tell("Drawing the report", 0.7)
-    plot = folder / "plot.html"
-    run_strategy(data, strategy, order.account, plot=plot)
-    write_report(folder / REPORT_FILE, result, plot)
+    result, _ = keep(config.daemon.data_dir, data, strategy, order.account, outcome, SystemClock().now_us())
     tell("Keeping the result", 0.95)
     if config.questdb.mode != "off":
         put_quietly(BacktestRows(lambda: resolve_settings(config)), result)
     return result
+
+
+def keep(
+    data_dir: Path, data: WholeCandles, strategy: Strategy, account: Account, outcome: Outcome, now_us: int
+) -> tuple[BacktestResult, Path]:
+    """Write a run's result and its report, with the plot of the parameters that it ended with; return its folder."""
+    result = result_of(data, strategy, account, outcome, now_us)
+    folder = save_result(data_dir, result)
+    plot = folder / "plot.html"
+    run_strategy(data, replace(strategy, parameters=outcome.parameters), account, plot=plot)
+    write_report(folder / REPORT_FILE, result, plot)
+    return result, folder

@@ -101,12 +101,12 @@ def backtest(
     """  # fmt: skip
     from collector.backtest.candles import session_candles
     from collector.backtest.history_candles import history_candles
+    from collector.backtest.job import keep
     from collector.backtest.report import write_report
     from collector.backtest.results import (
         REPORT_FILE,
         BacktestRows,
         put_quietly,
-        result_of,
         result_of_ticks,
         save_result,
     )
@@ -129,7 +129,6 @@ def backtest(
     name = strategy or ("market_maker" if engine == "ticks" else "moving_average_cross")
     where = data_dir_of(config_path, data_dir)
     now_us = SystemClock().now_us()
-    plot = None
     if engine == "ticks" and reader is not None:
         if tried:
             raise UsageError(
@@ -145,6 +144,7 @@ def backtest(
         ticks = session_ticks(reader, chosen, start, end, allow_gaps=allow_gaps)
         result = result_of_ticks(ticks, function, assumed, cash, run_ticks(ticks, function, assumed, cash), now_us)
         folder = save_result(where, result)
+        write_report(folder / REPORT_FILE, result, None)
     else:
         ranges = _pairs(tried)
         firsts = {key: value.split(":")[0].split(",")[0] for key, value in ranges.items()}
@@ -159,12 +159,7 @@ def backtest(
                 outcome = optimise(data, loaded, account, parse_ranges(ranges, loaded), by=by, progress=tell)
         else:
             outcome = run_strategy(data, loaded, account)
-        result = result_of(data, loaded, account, outcome, now_us)
-        folder = save_result(where, result)
-        plot = folder / "plot.html"
-        best = type(loaded)(loaded.name, loaded.kind, outcome.parameters, loaded.code_hash)
-        run_strategy(data, best, account, plot=plot)
-    write_report(folder / REPORT_FILE, result, plot)
+        result, folder = keep(where, data, loaded, account, outcome, now_us)
     refusal = (
         "" if config.questdb.mode == "off" else put_quietly(BacktestRows(lambda: resolve_settings(config)), result)
     )
